@@ -1,0 +1,162 @@
+"""Dataclass <-> TOML, JSON and command line, with unknown keys refused.
+
+A configuration is a tree of frozen keyword-only dataclasses. Types and ranges are checked by msgspec
+(`Annotated[int, Meta(ge=1)]`); this module adds what it leaves to its caller: unknown keys are refused with
+the nearest match, so are NaN and infinity, and every error is one `ConfigError` that names the place. It
+knows no configuration in particular.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from lmwright.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def closest(name: str, allowed: Iterable[str]) -> str:
+    """Return ' (did you mean X?)' for the nearest allowed name, or an empty string."""
+    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def convert(mapping: Mapping[str, Any], cls: type[T], where: str) -> T:
+    """Build the dataclass `cls` from a plain mapping.
+
+    where: what is being read ('run.toml', 'command line'), for messages.
+    Raises ConfigError for an unknown key, a missing key, a wrong type or a value out of range.
+    """
+    _refuse_unknown(mapping, cls, where, "")
+    try:
+        return msgspec.convert(mapping, cls)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_rephrase(error, mapping, where)) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the dataclass as plain dictionaries, lists and numbers, as JSON holds them."""
+    built: dict[str, Any] = msgspec.to_builtins(config)
+    return built
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises ConfigError if it is missing or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML ({error})") from None
+
+
+def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return `mapping` with `key.sub=value` settings laid over it.
+
+    A value is read as TOML (`3`, `1e-3`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as a string.
+    """
+    result = _copy(mapping)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"override {override!r}: expected key=value, such as training.steps=200")
+        _assign(result, key.strip().split("."), _value(text.strip()), override)
+    return result
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the tree `top` laid over it; tables are merged, other values replaced."""
+    result = _copy(base)
+    for key, value in top.items():
+        below = result.get(key)
+        result[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        branch = tree.setdefault(key, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"override {override!r}: {key} is a single value and has no settings below it")
+        tree = branch
+    tree[keys[-1]] = value
+
+
+def _refuse_unknown(mapping: Mapping[str, Any], cls: Any, where: str, path: str) -> None:
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where}: {path or 'the top level'} must be a table of settings, got {mapping!r}")
+    fields = _field_types(cls)
+    for key, value in mapping.items():
+        full = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            hint = closest(str(key), fields)
+            raise ConfigError(f"{where}: unknown setting {full}{hint}; allowed here: {', '.join(fields)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {full} = {value}: must be a finite number")
+        nested = _dataclass_of(fields[key])
+        if nested is not None and isinstance(value, Mapping):
+            _refuse_unknown(value, nested, where, full)
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _dataclass_of(annotation: Any) -> Any | None:
+    """Return the dataclass in `C`, `C | None` or `Annotated[C, ...]`, or None."""
+    if dataclasses.is_dataclass(annotation):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        found = [_dataclass_of(argument) for argument in typing.get_args(annotation)]
+        return next((cls for cls in found if cls is not None), None)
+    return None
+
+
+def _rephrase(error: msgspec.ValidationError, mapping: Mapping[str, Any], where: str) -> str:
+    """Turn "Expected `int`, got `str` - at `$.training.steps`" into our one line, with the value given."""
+    cause = error.__cause__
+    text, _, place = str(error).partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    if isinstance(cause, ConfigError):
+        return f"{where}: {f'{path}: ' if path else ''}{cause}"
+    if missing := re.search(r"missing required field `(\w+)`", text):
+        return f"{where}: setting {f'{path}.' if path else ''}{missing[1]} is missing and has no default"
+    if not path:
+        return f"{where}: {text}"
+    given = _look_up(mapping, path)
+    return f"{where}: {path} = {given}: {text[0].lower() + text[1:]}"
+
+
+def _look_up(mapping: Mapping[str, Any], path: str) -> str:
+    value: Any = mapping
+    for part in re.findall(r"[^.\[\]]+", path):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, Sequence) and part.isdigit():
+            value = value[int(part)]
+    return repr(value)

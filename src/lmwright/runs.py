@@ -1,0 +1,291 @@
+"""Run directories and atomic writing: what is on disk is always whole.
+
+    runs/NAME/
+      config.json     the resolved configuration
+      env.json        machine and library versions
+      plan.json       what was predicted
+      metrics.jsonl   one record a line, flushed
+      checkpoints/    step-NNNNNN/, each with its MANIFEST.json
+      latest          name of the newest checkpoint
+      LOCK            held while a process writes here
+
+A file is written beside its final name, synced and renamed. A directory is filled beside its final name, its
+manifest written last, synced and renamed; so a directory without a true manifest was never finished. Knows
+nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from lmwright.errors import CheckpointError, ConfigError, DataError
+
+MANIFEST = "MANIFEST.json"
+PARTIAL = ".partial-"
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` with `data`; a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """As `atomic_write_bytes`, for UTF-8 text."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """As `atomic_write_bytes`, for JSON; NaN and infinity are refused by ValueError, for JSON has none."""
+    atomic_write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises DataError that names it if it is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from None
+
+
+@contextlib.contextmanager
+def atomic_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a new directory beside `final`; when the block ends well it becomes `final`, complete and synced.
+
+    A manifest is written last. If the block raises, nothing is left. Raises ConfigError if `final` exists, is
+    not empty and force is False; with force the old directory is removed only after the new one is complete.
+    """
+    refuse_existing(final, force=force)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f"{PARTIAL}{os.getpid()}-{final.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        write_manifest(partial)
+        fsync_tree(partial)
+        _swap(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, final: Path) -> None:
+    old = final.with_name(f"{PARTIAL}{os.getpid()}-old-{final.name}")
+    if final.exists():
+        os.replace(final, old)
+    os.replace(partial, final)
+    _sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise ConfigError if `path` holds something and force is False."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() and not force:
+        raise ConfigError(f"{path}: already exists; choose another place, or replace it with --force")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path}: is a file, and a directory is to be written there; choose another place")
+
+
+def write_manifest(directory: Path) -> None:
+    """Write MANIFEST.json: size and SHA-256 of every file below `directory`."""
+    files = {name: _fingerprint(directory / name) for name in _files(directory)}
+    atomic_write_json(directory / MANIFEST, {"format": 1, "files": files})
+
+
+def verify_manifest(directory: Path) -> None:
+    """Raise CheckpointError, naming the file, unless every file of the manifest is there and unaltered."""
+    try:
+        files = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+        entries = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory}: has no {MANIFEST}: it was never completed") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{directory / MANIFEST}: cannot be used ({error})") from None
+    for name, (size, digest) in entries.items():
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is in the manifest but is missing")
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{path}: has {path.stat().st_size} bytes, the manifest says {size}")
+        if _fingerprint(path)["sha256"] != digest:
+            raise CheckpointError(f"{path}: its content differs from the manifest")
+
+
+def fsync_tree(directory: Path) -> None:
+    """Force every file and directory below `directory` to disk."""
+    for root, _, names in os.walk(directory):
+        for name in names:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _files(directory: Path) -> list[str]:
+    found = (path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return sorted(path.relative_to(directory).as_posix() for path in found)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class RunDirectory:
+    """The directory of one run, opened by at most one writer at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path, *, config: Mapping[str, Any], force: bool = False) -> RunDirectory:
+        """Make a new run at `path`, lock it and write config.json and env.json.
+
+        Raises ConfigError if `path` holds something and force is False, or another process is writing there.
+        """
+        refuse_existing(path, force=force)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run.lock()
+        run._clear()
+        atomic_write_json(path / "config.json", dict(config))
+        atomic_write_json(path / "env.json", environment())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open the existing run at `path`, for reading. Raises DataError if there is none."""
+        if not (path / "config.json").is_file():
+            raise DataError(f"{path}: is not a run directory (no config.json)")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """File of the run's metrics."""
+        return self.path / "metrics.jsonl"
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved configuration with which the run was started."""
+        config: dict[str, Any] = read_json(self.path / "config.json")
+        return config
+
+    def lock(self) -> None:
+        """Become the run's only writer; the lock goes with the process. Raises ConfigError if it is taken."""
+        file = open(self.path / "LOCK", "a+")  # noqa: SIM115 - held until close()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise ConfigError(
+                f"{self.path}: another process ({holder}) is writing here; wait for it or choose another place"
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}\n")
+        file.flush()
+        self._lock = file
+
+    def close(self) -> None:
+        """Release the lock and close the metrics."""
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+        self._metrics = self._lock = None
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record to metrics.jsonl, flushed to the operating system."""
+        if self._metrics is None:
+            self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 - held until close()
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the records of metrics.jsonl; a last line cut off by a crash is left out."""
+        if not self.metrics_path.is_file():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                if number < len(lines):
+                    raise DataError(f"{self.metrics_path}:{number}: is not valid JSON") from None
+        return records
+
+    def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Rewrite metrics.jsonl with the records that `keep` accepts: a resumed run redoes the others."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        kept = [json.dumps(record) + "\n" for record in self.metrics() if keep(record)]
+        atomic_write_text(self.metrics_path, "".join(kept))
+
+    def _clear(self) -> None:
+        for path in self.path.iterdir():
+            if path.name != "LOCK":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts of the machine and the libraries that a result depends on; no host name, no paths."""
+    from importlib import metadata
+
+    names = ("lmwright", "torch", "numpy", "tokenizers", "safetensors")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": versions,
+        "spin_count": os.environ.get("GOMP_SPINCOUNT"),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
