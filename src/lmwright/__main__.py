@@ -1,0 +1,5 @@
+"""`python -m lmwright` is `lmwright`."""
+
+from lmwright.cli.main import main
+
+main()
