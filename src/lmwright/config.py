@@ -91,9 +91,10 @@ def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text  # a line break could begin another setting
 
 
 def _assign(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
@@ -114,11 +115,28 @@ def _refuse_unknown(mapping: Mapping[str, Any], cls: Any, where: str, path: str)
         if key not in fields:
             hint = closest(str(key), fields)
             raise ConfigError(f"{where}: unknown setting {full}{hint}; allowed here: {', '.join(fields)}")
-        if isinstance(value, float) and not math.isfinite(value):
+        if not _all_finite(value):
             raise ConfigError(f"{where}: {full} = {value}: must be a finite number")
+        choices = _choices(fields[key])
+        if isinstance(value, str) and choices and value not in choices:
+            hint = closest(value, choices)
+            raise ConfigError(f"{where}: {full} = {value!r}{hint}; allowed: {', '.join(choices)}")
         nested = _dataclass_of(fields[key])
         if nested is not None and isinstance(value, Mapping):
             _refuse_unknown(value, nested, where, full)
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_all_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the strings of `Literal[...]`, where a setting takes nothing else."""
+    if typing.get_origin(annotation) is not typing.Literal:
+        return []
+    return [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]
 
 
 @functools.cache

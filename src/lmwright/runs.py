@@ -189,6 +189,12 @@ class RunDirectory:
             raise DataError(f"{path}: is not a run directory (no config.json)")
         return cls(path)
 
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def checkpoints(self) -> Path:
         """Directory of the run's checkpoints."""

@@ -1,0 +1,18 @@
+"""What every test shares: few threads, no network, and hypothesis made deterministic."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: two spinning threads on a shared machine are slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "lmwright", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lmwright")

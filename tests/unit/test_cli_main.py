@@ -1,0 +1,75 @@
+"""The command line's entry: exit codes, one-line errors, help that costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from lmwright.cli import main as cli
+from lmwright.errors import ConfigError, DataError, Interrupted
+
+
+def test_an_unknown_verb_is_refused_with_the_nearest(capsys) -> None:
+    assert cli.run(["pretrian"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "did you mean pretrain" in error
+
+
+def test_an_unknown_option_is_usage(capsys) -> None:
+    assert cli.run(["pretrain", "--no-such-option"]) == 2
+    assert "--no-such-option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("a\n  b"), 2),
+        (DataError("x"), 1),
+        (Interrupted("stopped", 15), 143),
+        (OSError(28, "No space left on device", "somewhere"), 1),
+        (click.exceptions.Abort(), 130),
+        (RuntimeError("boom"), 1),
+    ],
+)
+def test_every_failure_is_one_line(monkeypatch, capsys, error: Exception, code: int) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.command, "main", fail)
+    assert cli.run([]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lmwright: ")
+    assert captured.err.count("\n") == 1
+    cli.run([], debug=True)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["", *cli.verbs()])
+def test_help_of_each_verb_explains_it(verb: str, capsys) -> None:
+    assert cli.run([*verb.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: lmwright" in shown
+    assert len(shown.splitlines()[2].strip()) > 20
+
+
+def test_a_verb_is_one_line_in_the_list(capsys) -> None:
+    cli.run(["--help"])
+    shown = capsys.readouterr().out
+    for verb in cli.verbs():
+        assert f"\n  {verb} " in shown
+
+
+def test_debug_may_stand_anywhere() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "lmwright", "eval", "nowhere-at-all", "--corpus", "stdlib", "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode in (1, 2)
+    assert "Traceback" in result.stderr

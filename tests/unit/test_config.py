@@ -1,0 +1,111 @@
+"""Configuration: what is accepted, and what each refusal says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+from msgspec import Meta
+
+from lmwright.config import apply_overrides, closest, convert, load_toml, merge, to_dict
+from lmwright.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    steps: Annotated[int, Meta(ge=1)] = 10
+    kind: Literal["linear", "cosine"] = "cosine"
+    betas: tuple[float, ...] = (0.9, 0.95)
+
+    def __post_init__(self) -> None:
+        if self.steps == 13:
+            raise ConfigError("steps must not be 13")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    inner: Inner = Inner()
+    extra: Inner | None = None
+    rate: float = 1e-3
+
+
+def test_round_trip_is_the_identity() -> None:
+    config = Outer(name="a", inner=Inner(steps=3, betas=(0.1,)), extra=Inner(kind="linear"), rate=2.0)
+    assert convert(to_dict(config), Outer, "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"nme": "a"}, ["run.toml", "nme", "did you mean name", "inner, extra, rate"]),
+        ({"name": "a", "inner": {"step": 3}}, ["inner.step", "did you mean steps"]),
+        ({"name": "a", "extra": {"stps": 3}}, ["extra.stps", "did you mean steps"]),
+        ({"name": "a", "inner": {"steps": 0}}, ["inner.steps = 0", ">= 1"]),
+        ({"name": "a", "inner": {"steps": "x"}}, ["inner.steps = 'x'", "int"]),
+        ({"name": "a", "inner": {"steps": 1.5}}, ["inner.steps = 1.5", "int"]),
+        ({"name": "a", "inner": {"steps": True}}, ["inner.steps = True", "int"]),
+        ({"name": "a", "inner": {"steps": 13}}, ["inner", "steps must not be 13"]),
+        ({"name": "a", "inner": {"kind": "cosin"}}, ["inner.kind = 'cosin'", "linear, cosine", "did you mean cosine"]),
+        ({"name": "a", "inner": {"betas": [0.9, "x"]}}, ["inner.betas[1] = 'x'", "float"]),
+        ({"name": "a", "inner": 3}, ["inner = 3"]),
+        ({"name": "a", "rate": float("nan")}, ["rate = nan", "finite"]),
+        ({"name": "a", "inner": {"betas": [0.9, float("inf")]}}, ["inner.betas", "finite"]),
+        ({"rate": 1.0}, ["name", "missing"]),
+        ([], ["must be a table"]),
+    ],
+)
+def test_refusals_name_the_place_and_the_remedy(mapping: object, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert(mapping, Outer, "run.toml")  # type: ignore[arg-type]
+    for part in said:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_read_toml_values_and_leave_the_original() -> None:
+    base = {"inner": {"steps": 1}}
+    result = apply_overrides(base, ["inner.steps=3", "rate=1e-2", "name=plain text", "inner.betas=[1, 2]", "on=true"])
+    assert result == {
+        "inner": {"steps": 3, "betas": [1, 2]},
+        "rate": 0.01,
+        "name": "plain text",
+        "on": True,
+    }
+    assert base == {"inner": {"steps": 1}}
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "name.sub=3"])
+def test_bad_overrides_are_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="override"):
+        apply_overrides({"name": "a"}, [override])
+
+
+def test_an_override_cannot_smuggle_in_a_second_setting() -> None:
+    assert apply_overrides({}, ["name=1\nother = 2"]) == {"name": "1\nother = 2"}
+
+
+def test_merge_lays_tables_over_tables() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}) == {
+        "a": {"b": 9, "c": 2},
+        "d": {"e": 1},
+    }
+
+
+def test_toml_files(tmp_path) -> None:
+    good = tmp_path / "good.toml"
+    good.write_text("name = 'a'\n[inner]\nsteps = 4\n")
+    assert convert(load_toml(good), Outer, str(good)).inner.steps == 4
+    bad = tmp_path / "bad.toml"
+    bad.write_text("name = ")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (bad, binary, tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(ConfigError, match=path.name):
+            load_toml(path)
+
+
+def test_closest() -> None:
+    assert closest("stpes", ["steps", "seed"]) == " (did you mean steps?)"
+    assert closest("zzz", ["steps"]) == ""

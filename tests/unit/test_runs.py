@@ -1,0 +1,148 @@
+"""Run directories: whole or absent, one writer, nothing overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from lmwright import runs
+from lmwright.errors import CheckpointError, ConfigError, DataError
+from lmwright.runs import RunDirectory
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    runs.atomic_write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        runs.atomic_write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_atomic_directory_appears_whole(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "out"
+    with runs.atomic_directory(final) as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "x").write_text("x")
+        assert not final.exists()
+    assert (final / "sub" / "x").read_text() == "x"
+    runs.verify_manifest(final)
+
+
+def test_an_atomic_directory_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), runs.atomic_directory(tmp_path / "out") as partial:
+        (partial / "x").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_is_kept_unless_forced(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    final.mkdir()
+    (final / "mine").write_text("precious")
+    with pytest.raises(ConfigError, match="--force"), runs.atomic_directory(final):
+        pass
+    with pytest.raises(RuntimeError), runs.atomic_directory(final, force=True):
+        raise RuntimeError
+    assert (final / "mine").read_text() == "precious"
+    with runs.atomic_directory(final, force=True) as partial:
+        (partial / "new").write_text("new")
+    assert sorted(path.name for path in final.iterdir()) == [runs.MANIFEST, "new"]
+
+
+def test_force_does_not_replace_a_file_by_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ConfigError, match="is a file"), runs.atomic_directory(tmp_path / "out", force=True):
+        pass
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "no manifest", "shape"])
+def test_damage_is_found_and_named(tmp_path: Path, damage: str) -> None:
+    final = tmp_path / "out"
+    with runs.atomic_directory(final) as partial:
+        (partial / "weights").write_bytes(bytes(range(200)))
+    path = final / "weights"
+    named = "weights"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "flip":
+        path.write_bytes(bytes(200))
+    elif damage == "remove":
+        path.unlink()
+    else:
+        named = runs.MANIFEST
+        content = {"manifest": "{", "shape": '{"files": [1]}'}
+        (final / runs.MANIFEST).unlink() if damage == "no manifest" else (final / runs.MANIFEST).write_text(
+            content[damage]
+        )
+    with pytest.raises(CheckpointError, match=named):
+        runs.verify_manifest(final)
+
+
+def test_a_run_keeps_its_configuration_and_metrics(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", config={"a": 1})
+    for step in range(4):
+        run.log({"step": step})
+    run.keep_metrics(lambda record: record["step"] < 2)
+    run.log({"step": 9})
+    run.close()
+    opened = RunDirectory.open(tmp_path / "run")
+    assert opened.config() == {"a": 1}
+    assert [record["step"] for record in opened.metrics()] == [0, 1, 9]
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out_but_damage_is_named(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", config={}) as run:
+        pass
+    run.metrics_path.write_text('{"step": 1}\n{"st')
+    assert run.metrics() == [{"step": 1}]
+    run.metrics_path.write_text('{"st\n{"step": 1}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1"):
+        run.metrics()
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, config={"a": 1}).close()
+    with pytest.raises(ConfigError, match="--force"):
+        RunDirectory.create(tmp_path, config={"a": 2})
+    run = RunDirectory.create(tmp_path, config={"a": 3}, force=True)
+    assert run.config() == {"a": 3}
+    run.close()
+
+
+def _try_lock(path: Path, queue: multiprocessing.Queue) -> None:
+    try:
+        RunDirectory(path).lock()
+        queue.put("locked")
+    except ConfigError as error:
+        queue.put(str(error))
+
+
+def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", config={})
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+
+    def other() -> str:
+        process = context.Process(target=_try_lock, args=(run.path, queue))
+        process.start()
+        process.join()
+        return str(queue.get(timeout=10))
+
+    assert "another process (pid " in other()
+    run.close()
+    assert other() == "locked"
+    queue.close()
+    queue.join_thread()
+
+
+def test_the_environment_names_no_host() -> None:
+    import platform
+
+    text = json.dumps(runs.environment())
+    assert platform.node() not in text
+    assert str(Path.home()) not in text
