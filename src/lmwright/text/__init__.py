@@ -1,0 +1,1 @@
+"""Text: the one tokenizer that packing, training, evaluation and generation share."""
