@@ -1,0 +1,225 @@
+"""What a model is made of: the one description from which it is built, counted, saved and planned.
+
+Free of torch, so that a plan or a bad flag never pays for importing it. A config that no Hugging Face
+family can express is refused here, not when the trained model is saved. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from lmwright.errors import ConfigError
+from lmwright.model import seams
+
+Size = Annotated[int, Meta(ge=1)]
+Rate = Annotated[float, Meta(ge=0.0, lt=1.0)]
+
+# Far above any model that exists; what is larger is a damaged or hostile file, and would exhaust memory.
+LIMITS = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**17,
+    "num_layers": 1024,
+    "num_heads": 2**12,
+    "num_kv_heads": 2**12,
+    "head_dim": 2**13,
+    "ffn_size": 2**20,
+    "max_positions": 2**25,
+}
+CHOICES = {
+    "position": ("rope", "learned"),
+    "norm": ("rmsnorm", "layernorm"),
+    "ffn": ("swiglu", "gelu"),
+    "activation": ("silu", "gelu", "gelu_tanh"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Llama-3's stretch of the rotary frequencies (Llama 3 report, section 3.4; see `model.rope`)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: Size
+
+    def __post_init__(self) -> None:
+        where = "model.rope_scaling"
+        _whole(where, "original_max_positions", self.original_max_positions, LIMITS["max_positions"])
+        for name in ("factor", "low_freq_factor", "high_freq_factor"):
+            _real(where, name, getattr(self, name), low=0.0, high=1e6, open_low=True)
+        if self.factor < 1.0:
+            raise ConfigError(f"{where}.factor: {self.factor}; must be at least 1")
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ConfigError(
+                f"{where}: high_freq_factor {self.high_freq_factor} must exceed "
+                f"low_freq_factor {self.low_freq_factor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A pre-norm decoder. The defaults are Llama's; `ModelConfig.gpt2(...)` gives GPT-2's.
+
+    num_kv_heads None means num_heads (multi-head attention); 1 is multi-query, between is grouped-query.
+    head_dim None means hidden_size / num_heads. Dropout rates act only where a context carries a generator.
+    Raises ConfigError, naming the field, what was given and what is allowed.
+    """
+
+    family: str = "llama"
+    mixer: str = "attention"
+    feed_forward: str = "dense"
+    vocab_size: Size
+    hidden_size: Size
+    num_layers: Size
+    num_heads: Size
+    num_kv_heads: Size | None = None
+    head_dim: Size | None = None
+    ffn_size: Size
+    max_positions: Size
+    position: Literal["rope", "learned"] = "rope"
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_eps: float = 1e-5
+    ffn: Literal["swiglu", "gelu"] = "swiglu"
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    attention_bias: bool = False
+    ffn_bias: bool = False
+    tie_embeddings: bool = False
+    embedding_dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    residual_dropout: Rate = 0.0
+    initializer_range: float = 0.02
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+    def __post_init__(self) -> None:
+        where = "model"
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if value is None and name in ("num_kv_heads", "head_dim"):
+                continue
+            _whole(where, name, value, limit)
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{where}.{name}: {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
+                )
+        for name in ("attention_bias", "ffn_bias", "tie_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{where}.{name}: {getattr(self, name)!r}; must be true or false")
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            _real(where, name, getattr(self, name), low=0.0, high=1.0, open_high=True)
+        _real(where, "rope_theta", self.rope_theta, low=0.0, high=1e15, open_low=True)
+        _real(where, "norm_eps", self.norm_eps, low=0.0, high=1.0, open_low=True)
+        _real(where, "initializer_range", self.initializer_range, low=0.0, high=10.0)
+        for name in ("bos_id", "eos_id"):
+            value = getattr(self, name)
+            if value is not None:
+                _whole(where, name, value, self.vocab_size - 1, least=0)
+        self._check_heads()
+        self._check_parts()
+
+    def _check_heads(self) -> None:
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"model.hidden_size: {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
+                "change one of them, or set head_dim"
+            )
+        if self.num_heads % self.kv_heads:
+            raise ConfigError(
+                f"model.num_kv_heads: {self.kv_heads} does not divide num_heads {self.num_heads}"
+            )
+        if self.position == "rope" and self.dim_per_head % 2:
+            raise ConfigError(
+                f"model.head_dim: {self.dim_per_head}; rotary positions turn pairs, so it must be even"
+            )
+
+    def _check_parts(self) -> None:
+        if self.rope_scaling is not None and self.position != "rope":
+            raise ConfigError("model.rope_scaling: has no effect with learned positions; remove it")
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
+            raise ConfigError(f"model.rope_scaling: {self.rope_scaling!r}; must be a RopeScaling")
+        for field, folder in (("family", "families"), ("mixer", "mixers"), ("feed_forward", "ffn")):
+            allowed = seams.names(folder)
+            if getattr(self, field) not in allowed:
+                raise ConfigError(
+                    f"model.{field}: {getattr(self, field)!r}; allowed: {', '.join(allowed)}"
+                )
+        seams.load("families", self.family).check(self)
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads, G."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def dim_per_head(self) -> int:
+        """Width of one head, K."""
+        return self.hidden_size // self.num_heads if self.head_dim is None else self.head_dim
+
+    @classmethod
+    def of_family(cls, family: str, **values: Any) -> ModelConfig:
+        """A config with the family's usual parts; `values` go over them. ConfigError on unknown fields."""
+        chosen = {"family": family, **seams.load("families", family).defaults(), **values}
+        unknown = sorted(set(chosen) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConfigError(f"model: unknown field {unknown[0]!r}")
+        try:
+            return cls(**chosen)
+        except TypeError as error:  # a required size is missing; dataclasses names it
+            raise ConfigError(f"model: {error}") from None
+
+    @classmethod
+    def llama(cls, **values: Any) -> ModelConfig:
+        """RoPE, RMSNorm, SwiGLU, no biases, untied head."""
+        return cls.of_family("llama", **values)
+
+    @classmethod
+    def gpt2(cls, **values: Any) -> ModelConfig:
+        """Learned positions, LayerNorm, tanh-GELU, biases, tied head."""
+        if "ffn_size" not in values and isinstance(values.get("hidden_size"), int):
+            values["ffn_size"] = 4 * values["hidden_size"]
+        return cls.of_family("gpt2", **values)
+
+
+def _whole(where: str, name: str, value: object, limit: int, *, least: int = 1) -> None:
+    """ConfigError unless `value` is an int (not a bool) in [least, limit]."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= limit:
+        raise ConfigError(f"{where}.{name}: {_short(value)}; must be a whole number from {least} to {limit}")
+
+
+def _real(
+    where: str,
+    name: str,
+    value: object,
+    *,
+    low: float,
+    high: float,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """ConfigError unless `value` is a finite number between the bounds."""
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    if fine:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            number = math.inf
+        fine = math.isfinite(number) and low <= number <= high
+        fine = fine and not (open_low and number == low) and not (open_high and number == high)
+    if not fine:
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise ConfigError(f"{where}.{name}: {_short(value)}; must be a number in {left}{low}, {high}{right}")
+
+
+def _short(value: object) -> str:
+    """repr, cut: a hostile file may hold a number with a million digits."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of more than 77 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,216 @@
+"""The surroundings of one forward call: positions, documents, mask, cache, dropout and compute precision.
+
+A context is an argument, never a global, and serves one call. A dense context sees only the tokens of the
+call (training, scoring); a cached one also sees, and extends, a `KVState`. Mixers ask it to attend, so one
+forward serves both. Knows nothing of layers' weights.
+"""
+
+# B batch, T query, S key, D model, H heads, G kv heads, K head dim, F ffn, V vocab
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmwright.errors import RequestError, UnsupportedError
+from lmwright.model import exact as exact_math
+from lmwright.model.state import KVState
+
+Value = TypeVar("Value")
+Mask = Literal["causal", "bidirectional"]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class Context:
+    """What a forward call is told. Make one with `Context.dense` or `Context.cached`."""
+
+    def __init__(
+        self,
+        positions_BT: Tensor,
+        *,
+        segments_BT: Tensor | None = None,
+        mask: Mask = "causal",
+        state: KVState | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+        exact: bool = False,
+    ) -> None:
+        self.positions_BT = positions_BT
+        self.segments_BT = segments_BT
+        self.mask: Mask = mask
+        self.state = state
+        self.dtype = dtype
+        self.generator = generator
+        self.exact = exact
+        self.tile: exact_math.Tile | None = None
+        self._once: dict[str, object] = {}
+        self._check()
+
+    @classmethod
+    def dense(
+        cls,
+        ids_BT: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        mask: Mask = "causal",
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+        exact: bool = False,
+    ) -> Context:
+        """A call that sees its own tokens only.
+
+        positions: [B, T] or [1, T] int64; None counts from 0.
+        segments: [B, T] int64, the document of each token (-1: padding); attention never leaves a document.
+        dtype: the precision of activations and matrix products (parameters keep theirs).
+        generator: where dropout draws from; None means no dropout.
+        exact: compute as `Context.cached(exact=True)` does, so that the two agree to the bit (see model.exact).
+        """
+        if positions is None:
+            positions = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
+        return cls(
+            positions, segments_BT=segments, mask=mask, dtype=dtype, generator=generator, exact=exact
+        )
+
+    @classmethod
+    def cached(
+        cls,
+        state: KVState,
+        ids_BT: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        exact: bool | None = None,
+    ) -> Context:
+        """A call that continues the sequences in `state` with `ids_BT`; the forward then extends the state.
+
+        dtype: None takes the state's. exact: None means True for fp32 on the CPU, where a token's logits
+        then do not depend, to the bit, on how the sequence was cut into calls. No gradients flow.
+        """
+        batch, count = ids_BT.shape
+        if batch != state.batch:
+            raise RequestError(f"context: {batch} rows were given to a state of {state.batch}")
+        state.require(count)
+        dtype = state.keys[0].dtype if dtype is None else dtype
+        if exact is None:
+            exact = dtype == torch.float32 and ids_BT.device.type == "cpu"
+        positions = torch.arange(state.length, state.length + count, device=ids_BT.device)[None]
+        return cls(positions, state=state, dtype=dtype, exact=exact)
+
+    def _check(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UnsupportedError(f"context: compute dtype {self.dtype}; allowed: {DTYPES}")
+        if self.positions_BT.dim() != 2:
+            raise RequestError(f"context: positions must be [B, T], not {list(self.positions_BT.shape)}")
+        plain = self.segments_BT is None and self.mask == "causal" and self.generator is None
+        if self.state is not None and not plain:
+            raise UnsupportedError("context: a cached call is causal, without segments and dropout")
+        if self.exact and not (plain and self.dtype == torch.float32):
+            raise UnsupportedError("context: exact needs fp32, causal, without segments and dropout")
+
+    def once(self, key: str, build: Callable[[], Value]) -> Value:
+        """`build()`, computed at the first call under `key` and shared by all layers of this forward."""
+        if key not in self._once:
+            self._once[key] = build()
+        return self._once[key]  # type: ignore[return-value]
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        """Zero each element with probability `rate` and scale the rest by 1/(1 - rate); x without a generator."""
+        if self.generator is None or rate == 0.0:
+            return x
+        kept = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        kept.bernoulli_(1.0 - rate, generator=self.generator).div_(1.0 - rate)
+        return x * kept
+
+    def attend(
+        self, layer: int, q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, *, dropout: float = 0.0
+    ) -> Tensor:
+        """softmax(q k^T / sqrt(K)) v over the keys each query may see; keeps k and v where there is a state.
+
+        Returns [B, T, H, K]. `layer` is the place in the state.
+        """
+        q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
+        if self.state is not None:
+            if self.exact:
+                return self._attend_tile(self.state, layer, q_BHTK, k_BGTK, v_BGTK)
+            k_BGTK, v_BGTK = self._extend(self.state, layer, k_BGTK, v_BGTK)
+        if self.generator is not None and dropout > 0.0:
+            return self._attend_plainly(q_BHTK, k_BGTK, v_BGTK, dropout).transpose(1, 2)
+        allowed = self.once("allowed", self._allowed)
+        grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
+        causal = allowed is None and self.mask == "causal" and q_BHTK.shape[2] > 1
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BHTK, k_BGTK, v_BGTK, attn_mask=allowed, is_causal=causal, enable_gqa=grouped
+        )
+        return y_BHTK.transpose(1, 2)
+
+    def _allowed(self) -> Tensor | None:
+        """[1 or B, 1, T, S] True where a query may see a key; None where causal order alone decides."""
+        start = 0 if self.state is None else self.state.length
+        if self.segments_BT is None and (start == 0 or self.positions_BT.shape[1] == 1):
+            return None
+        if self.segments_BT is None:
+            return self._causal(start)
+        # Padding (-1) equals padding, so no row is without a key and the softmax stays finite.
+        same_BTS = self.segments_BT[:, :, None] == self.segments_BT[:, None, :]
+        return same_BTS[:, None] & self._causal(start) if self.mask == "causal" else same_BTS[:, None]
+
+    def _causal(self, start: int) -> Tensor:
+        count = self.positions_BT.shape[1]
+        rows = torch.arange(start, start + count, device=self.positions_BT.device)
+        keys = torch.arange(start + count, device=self.positions_BT.device)
+        return (keys[None, :] <= rows[:, None])[None, None]
+
+    def _attend_plainly(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, rate: float) -> Tensor:
+        """The same with the probabilities written out, for dropout draws from our generator."""
+        copies = q_BHTK.shape[1] // k_BGTK.shape[1]
+        k_BHSK, v_BHSK = (x.repeat_interleave(copies, dim=1) for x in (k_BGTK, v_BGTK))
+        scores_BHTS = (q_BHTK @ k_BHSK.transpose(2, 3)).float() * q_BHTK.shape[3] ** -0.5
+        allowed = self.once("allowed", self._allowed)
+        if allowed is None and self.mask == "causal":
+            allowed = self.once("causal", lambda: self._causal(0))
+        if allowed is not None:
+            scores_BHTS = scores_BHTS.masked_fill(~allowed, -torch.inf)
+        shares_BHTS = self.dropout(scores_BHTS.softmax(-1), rate).to(v_BHSK.dtype)
+        return shares_BHTS @ v_BHSK
+
+    def _extend(self, state: KVState, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write this call's keys and values; return all that are now kept of this layer."""
+        end = state.length + k.shape[2]
+        state.keys[layer][:, :, state.length : end] = k
+        state.values[layer][:, :, state.length : end] = v
+        kept = state.keys[layer][:, :, :end], state.values[layer][:, :, :end]
+        return kept[0].to(k.dtype), kept[1].to(k.dtype)
+
+    def advance(self) -> None:
+        """Count this call's tokens as kept; the model calls it once, after the last layer."""
+        if self.state is not None:
+            self.state.length += self.positions_BT.shape[1]
+
+    def tiles(self, ids_BT: Tensor) -> Iterator[tuple[exact_math.Tile, Tensor, Context]]:
+        """Cut an exact call into tiles, each with its ids [1, R] (zeros beside the rows in use) and context."""
+        assert self.state is not None
+        start, count = self.state.length, ids_BT.shape[1]
+        for sequence in range(ids_BT.shape[0]):
+            for tile in exact_math.tiles(sequence, start, start + count):
+                first = tile.base + tile.rows.start - start
+                ids_1R = ids_BT.new_zeros(1, exact_math.ROWS)
+                ids_1R[0, tile.rows] = ids_BT[sequence, first : first + tile.rows.stop - tile.rows.start]
+                # Rows after the last token are filled up with its position: always a valid one.
+                places_R = torch.arange(tile.base, tile.base + exact_math.ROWS, device=ids_BT.device)
+                places_R = places_R.clamp(max=tile.base + tile.rows.stop - 1)
+                ctx = Context(places_R[None], state=self.state, dtype=self.dtype, exact=True)
+                ctx.tile = tile
+                yield tile, ids_1R, ctx
+
+    def _attend_tile(self, state: KVState, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend for one tile; only its rows in use enter the state."""
+        assert self.tile is not None
+        sequence, base, rows = self.tile.sequence, self.tile.base, self.tile.rows
+        keys_GSK, values_GSK = state.keys[layer][sequence], state.values[layer][sequence]
+        keys_GSK[:, base + rows.start : base + rows.stop] = k[0, :, rows]
+        values_GSK[:, base + rows.start : base + rows.stop] = v[0, :, rows]
+        return exact_math.attend(q[0], keys_GSK, values_GSK, base).transpose(0, 1)[None]

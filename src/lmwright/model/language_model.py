@@ -1,0 +1,155 @@
+"""The language model: one pre-norm decoder built from a `ModelConfig`.
+
+Parameter names are those of Hugging Face's Llama, so a family file maps only configuration and renames.
+Initialisation follows GPT-2 (Radford et al. 2019, section 2.3): normal(0, initializer_range), the
+projections that write to the residual stream scaled by 1/sqrt(2 * num_layers), norms 1, biases 0.
+Knows nothing of losses, optimisers or sampling.
+"""
+
+# B batch, T query, S key, D model, H heads, G kv heads, K head dim, F ffn, V vocab
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmwright.errors import RequestError
+from lmwright.model import exact as exact_math
+from lmwright.model import seams
+from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context
+from lmwright.model.linear import Embedding, Linear
+from lmwright.model.norm import build_norm
+from lmwright.model.state import KVState
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.residual_dropout = config.residual_dropout
+        self.input_layernorm = build_norm(config)
+        self.self_attn = seams.load("mixers", config.mixer).Mixer(config)
+        self.post_attention_layernorm = build_norm(config)
+        self.mlp = seams.load("ffn", config.feed_forward).FeedForward(config)
+
+    def forward(self, x_BTD: Tensor, ctx: Context, layer: int) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        mixed_BTD = self.self_attn(self.input_layernorm(x_BTD), ctx, layer)
+        x_BTD = x_BTD + ctx.dropout(mixed_BTD, self.residual_dropout)
+        fed_BTD = self.mlp(self.post_attention_layernorm(x_BTD))
+        return x_BTD + ctx.dropout(fed_BTD, self.residual_dropout)
+
+
+class Decoder(nn.Module):
+    """Embeddings, the layers and the last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        learned = config.position == "learned"
+        self.embed_positions = Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = build_norm(config)
+
+    def forward(self, ids_BT: Tensor, ctx: Context) -> Tensor:
+        """[B, T] int64 -> [B, T, D] in the context's dtype."""
+        x_BTD = self.embed_tokens(ids_BT)
+        if self.embed_positions is not None:
+            x_BTD = x_BTD + self.embed_positions(ctx.positions_BT)
+        x_BTD = ctx.dropout(x_BTD.to(ctx.dtype), self.config.embedding_dropout)
+        for layer, block in enumerate(self.layers):
+            x_BTD = block(x_BTD, ctx, layer)
+        y_BTD: Tensor = self.norm(x_BTD)
+        return y_BTD
+
+
+class LanguageModel(nn.Module):
+    """`forward(ids, ctx) -> hidden`, `logits(hidden)`; training and cached generation share the one forward.
+
+    The parameters start as zeros (norm weights as ones): call `init_weights`, or load them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = (
+            None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
+
+    def forward(self, ids_BT: Tensor, ctx: Context) -> Tensor:
+        """Hidden states [B, T, D] in ctx.dtype, after the last norm. Extends ctx.state where there is one.
+
+        Raises RequestError where positions or lengths exceed what the model has.
+        """
+        self._check(ids_BT, ctx)
+        if ctx.state is None and not ctx.exact:
+            hidden_BTD: Tensor = self.model(ids_BT, ctx)
+            return hidden_BTD
+        with torch.no_grad():
+            hidden_BTD = self._forward_tiles(ids_BT, ctx) if ctx.exact else self.model(ids_BT, ctx)
+            ctx.advance()
+        return hidden_BTD
+
+    def logits(self, hidden_BTD: Tensor, ctx: Context | None = None) -> Tensor:
+        """Scores of the next token, [B, T, V] in the hidden's dtype (upcast before a softmax).
+
+        With an exact context the rows are computed in tiles, so that they too do not depend, to the bit, on
+        how many are asked for at once; pass `ctx` wherever cached and uncached logits are to be equal.
+        """
+        if ctx is not None and ctx.exact:
+            with torch.no_grad():
+                return exact_math.by_rows(self._head, hidden_BTD)
+        return self._head(hidden_BTD)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return F.linear(hidden, weight.to(hidden.dtype))
+
+    def _forward_tiles(self, ids_BT: Tensor, ctx: Context) -> Tensor:
+        batch, count = ids_BT.shape
+        if ctx.state is None:
+            ctx.state = KVState(self.config, batch, count, dtype=ctx.dtype, device=ids_BT.device)
+        parts = [self.model(ids, tile_ctx)[0, tile.rows] for tile, ids, tile_ctx in ctx.tiles(ids_BT)]
+        return torch.cat(parts).view(batch, count, -1)
+
+    def _check(self, ids_BT: Tensor, ctx: Context) -> None:
+        if ids_BT.dim() != 2 or 0 in ids_BT.shape:
+            raise RequestError(f"model: ids must be [B, T] with at least one token, not {list(ids_BT.shape)}")
+        batch, count = ids_BT.shape
+        if ctx.positions_BT.shape[1] != count or ctx.positions_BT.shape[0] not in (1, batch):
+            raise RequestError(
+                f"model: ids are {list(ids_BT.shape)} but the context was made for positions "
+                f"{list(ctx.positions_BT.shape)}; make a context for each call"
+            )
+        if self.config.position != "learned":
+            return
+        last = int(ctx.positions_BT.max())
+        if last >= self.config.max_positions or int(ctx.positions_BT.min()) < 0:
+            raise RequestError(
+                f"model: position {last} was asked for; this model has learned positions "
+                f"0 to {self.config.max_positions - 1}"
+            )
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Fill all parameters from `generator`, in the order of their names' definition."""
+        spread = self.config.initializer_range
+        for module in self.modules():
+            if isinstance(module, Linear):
+                scale = 1.0 / math.sqrt(2 * self.config.num_layers) if module.residual else 1.0
+                module.weight.normal_(0.0, spread * scale, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, Embedding):
+                module.weight.normal_(0.0, spread, generator=generator)
+
+    def num_parameters(self) -> int:
+        """Elements of all parameters; a tied head is counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
