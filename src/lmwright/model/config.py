@@ -65,7 +65,8 @@ class ModelConfig:
     """A pre-norm decoder. The defaults are Llama's; `ModelConfig.gpt2(...)` gives GPT-2's.
 
     num_kv_heads None means num_heads (multi-head attention); 1 is multi-query, between is grouped-query.
-    head_dim None means hidden_size / num_heads. Dropout rates act only where a context carries a generator.
+    head_dim None means hidden_size / num_heads; both are stored as None where they are given at that value, so
+    read `kv_heads` and `dim_per_head`. Dropout rates act only where a context carries a generator.
     Raises ConfigError, naming the field, what was given and what is allowed.
     """
 
@@ -122,6 +123,12 @@ class ModelConfig:
             if value is not None:
                 _whole(where, name, value, self.vocab_size - 1, least=0)
         self._check_heads()
+        # Stated defaults become None again, so that equal models have equal configs, and
+        # `dataclasses.replace` with another hidden_size or num_heads does not keep a stale head_dim.
+        if self.num_kv_heads == self.num_heads:
+            object.__setattr__(self, "num_kv_heads", None)
+        if self.head_dim is not None and self.head_dim * self.num_heads == self.hidden_size:
+            object.__setattr__(self, "head_dim", None)
         self._check_parts()
 
     def _check_heads(self) -> None:

@@ -1,0 +1,183 @@
+"""safetensors files of a model directory, read with nothing trusted.
+
+The header of each file is checked before a byte of data is touched: its size, the JSON, types, shapes that
+agree with byte ranges, ranges that tile the data without hole or overlap, and the file's length. An index
+may name only regular files that lie in the directory itself. Formats that can run code when opened (.bin,
+.pt, .pth: pickles) are refused with the remedy. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmwright.errors import CheckpointError
+from lmwright.model import files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SINGLE_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+HEADER_LIMIT = 1 << 23  # bytes; 40,000 tensors' worth (the format itself allows 100 MB, which parses slowly)
+DIMENSION_LIMIT = 1 << 40
+WIDTHS = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+WEIGHT_DTYPES = ("F32", "BF16", "F16")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: where it is and what its header says of it."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def list_tensors(directory: Path) -> dict[str, Entry]:
+    """All tensors of a model directory, by name, without reading data. CheckpointError on any damage."""
+    single, index = directory / SINGLE_NAME, directory / INDEX_NAME
+    if single.exists() and index.exists():
+        raise CheckpointError(
+            f"{directory}: holds both {SINGLE_NAME} and {INDEX_NAME}; remove the one that is out of date"
+        )
+    if index.exists():
+        return _list_shards(directory, index)
+    if not single.exists():
+        raise CheckpointError(_explain_absence(directory))
+    return read_header(single)
+
+
+def read_tensor(entry: Entry, name: str) -> Tensor:
+    """The tensor's data. CheckpointError where the file changed or is damaged after all."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(entry.path), framework="pt") as handle:
+            tensor: Tensor = handle.get_tensor(name)
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{entry.path}: tensor {name!r} cannot be read ({error})") from None
+    return tensor
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Tensors of one safetensors file. CheckpointError says which rule of the format is broken."""
+    size = files.regular_size(path)
+    try:
+        with path.open("rb") as handle:
+            prefix = handle.read(8)
+            if len(prefix) < 8:
+                raise CheckpointError(f"{path}: is truncated; it has {size} bytes and no header length")
+            length = int.from_bytes(prefix, "little")
+            if length > HEADER_LIMIT:
+                raise CheckpointError(f"{path}: header of {length} bytes; at most {HEADER_LIMIT} are read")
+            if 8 + length > size:
+                raise CheckpointError(
+                    f"{path}: is truncated; its header takes {length} bytes and the file has {size}"
+                )
+            header = handle.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    fields = files.parse_object(header, f"{path}: header")
+    fields.pop("__metadata__", None)
+    entries, ranges = {}, []
+    for name, raw in fields.items():
+        dtype, shape, begin, end = _parse_entry(raw, f"{path}: tensor {name[:80]!r}")
+        entries[name] = Entry(path, dtype, shape)
+        ranges.append((begin, end, name))
+    _check_ranges(ranges, size - 8 - length, path)
+    return entries
+
+
+def _parse_entry(raw: Any, where: str) -> tuple[str, tuple[int, ...], int, int]:
+    if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise CheckpointError(f"{where}: dtype {repr(dtype)[:40]} is unknown")
+    if not isinstance(shape, list) or len(shape) > 8 or not all(_is_size(size) for size in shape):
+        raise CheckpointError(f"{where}: shape {repr(shape)[:80]} is impossible")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(place) for place in offsets):
+        raise CheckpointError(f"{where}: data_offsets {repr(offsets)[:80]} are impossible")
+    begin, end = offsets
+    needed = math.prod(shape) * WIDTHS[dtype]
+    if end - begin != needed:
+        raise CheckpointError(
+            f"{where}: {dtype} of shape {shape} takes {needed} bytes, its data_offsets give {end - begin}"
+        )
+    return dtype, tuple(shape), begin, end
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= DIMENSION_LIMIT
+
+
+def _check_ranges(ranges: list[tuple[int, int, str]], available: int, path: Path) -> None:
+    place = 0
+    for begin, end, name in sorted(ranges):
+        if begin != place:
+            kind = "overlaps another" if begin < place else "follows a hole"
+            raise CheckpointError(f"{path}: tensor {name[:80]!r} {kind} (at byte {begin}, expected {place})")
+        place = end
+    if place != available:
+        kind = "is truncated" if place > available else "has trailing bytes"
+        raise CheckpointError(f"{path}: {kind}; its header describes {place} bytes of data, {available} are there")
+
+
+def _list_shards(directory: Path, index: Path) -> dict[str, Entry]:
+    mapping = files.read_object(index, files.INDEX_LIMIT).get("weight_map")
+    if not isinstance(mapping, dict) or not mapping:
+        raise CheckpointError(f"{index}: has no weight_map")
+    headers: dict[str, dict[str, Entry]] = {}
+    for name, file in mapping.items():
+        if not isinstance(file, str) or file not in headers:
+            path = _shard_path(directory, file, f"{index}: tensor {name[:80]!r}")
+            headers[file] = read_header(path)
+        if name not in headers[file]:
+            raise CheckpointError(f"{index}: tensor {name[:80]!r} is not in {file}")
+    owner: dict[str, str] = {}
+    for file, header in headers.items():
+        for name in header:
+            if name in owner:
+                raise CheckpointError(f"{index}: tensor {name[:80]!r} is in both {owner[name]} and {file}")
+            if name not in mapping:
+                raise CheckpointError(f"{index}: tensor {name[:80]!r} of {file} is not in the weight_map")
+            owner[name] = file
+    return {name: headers[file][name] for name, file in mapping.items()}
+
+
+def _shard_path(directory: Path, file: object, where: str) -> Path:
+    """The shard's path, if it is a plain name of a regular safetensors file in the directory itself."""
+    plain = isinstance(file, str) and file.isprintable() and not set(file) & set("/\\:")
+    if not isinstance(file, str) or not plain or not file.endswith(".safetensors") or file.startswith("."):
+        raise CheckpointError(
+            f"{where}: file {repr(file)[:80]} is refused; an index may name only .safetensors files that lie in "
+            "the directory itself"
+        )
+    path = directory / file
+    if path.is_symlink():
+        raise CheckpointError(
+            f"{where}: file {file[:80]!r} is a symbolic link, which an index may not name; copy the directory "
+            "with its links followed (cp -rL)"
+        )
+    return path
+
+
+def _explain_absence(directory: Path) -> str:
+    try:
+        others = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
+    except OSError as error:
+        return f"{directory}: cannot be listed ({error.strerror})"
+    if others:
+        return (
+            f"{directory / others[0]}: is refused, since opening this format (pickle) can run code hidden in it; "
+            "convert it where you trust it: transformers.AutoModelForCausalLM.from_pretrained(DIR)"
+            ".save_pretrained(OUT, safe_serialization=True)"
+        )
+    return f"{directory}: has neither {SINGLE_NAME} nor {INDEX_NAME}"
