@@ -1,0 +1,167 @@
+"""Checkpoints of a run: a Hugging Face directory that opens everywhere, and beside it what a resume needs.
+
+    checkpoints/step-000100/
+      config.json model.safetensors tokenizer.json ...   the model
+      state/optimizer.safetensors                        the optimiser's tensors
+      state/trainer.json                                 step, samples, tokens, seconds, fingerprints
+      MANIFEST.json                                      size and SHA-256 of each file, written last
+
+No state of a random generator is kept: every stream is named by seed and step (`lmwright.seeds`). A directory is
+filled beside its name, synced and renamed, so one without a true manifest is never chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmwright.config import convert
+from lmwright.errors import CheckpointError, ConfigError
+from lmwright.runs import (
+    PARTIAL,
+    RunDirectory,
+    atomic_directory,
+    atomic_write_json,
+    atomic_write_text,
+    read_json,
+    verify_manifest,
+)
+
+if TYPE_CHECKING:
+    from lmwright.model.language_model import LanguageModel
+    from lmwright.text.tokenizer import Tokenizer
+    from lmwright.train.optimizers import Optimizer
+
+STATE = "state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a run stands.
+
+    step: updates made. samples: sequences consumed, over all epochs. tokens: targets trained on. seconds: of
+    training. evaluated: step of the last evaluation. run: fingerprint of the configuration and the corpus.
+    """
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluated: int = 0
+    run: str = ""
+
+    def after(self, *, samples: int, tokens: int, seconds: float) -> State:
+        """Return the state one update later."""
+        return replace(
+            self,
+            step=self.step + 1,
+            samples=self.samples + samples,
+            tokens=self.tokens + tokens,
+            seconds=seconds,
+        )
+
+
+def fingerprint(*facts: Mapping[str, Any]) -> str:
+    """Return a hash of what must be the same for a resume to be one."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def name_of(step: int) -> str:
+    """Return the directory name of the checkpoint after `step` updates."""
+    return f"step-{step:06d}"
+
+
+def save(
+    run: RunDirectory,
+    state: State,
+    *,
+    model: LanguageModel,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer | None,
+    keep: int,
+) -> Path:
+    """Write the checkpoint of `state`, point `latest` at it, and remove all but the newest `keep`."""
+    from safetensors.torch import save_file
+
+    from lmwright.model.checkpoint import write_model
+
+    final = run.checkpoints / name_of(state.step)
+    # One of the same step can only be there if it failed its verification: a good one would have been resumed.
+    with atomic_directory(final, force=True) as partial:
+        write_model(model, partial, tokenizer)
+        (partial / STATE).mkdir()
+        save_file(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
+        atomic_write_json(partial / STATE / "trainer.json", asdict(state))
+    atomic_write_text(run.path / "latest", final.name + "\n")
+    for old in steps(run)[:-keep]:
+        _remove(old)
+    return final
+
+
+def steps(run: RunDirectory) -> list[Path]:
+    """Return the run's checkpoint directories, oldest first, whether sound or not."""
+    found = run.checkpoints.glob("step-*") if run.checkpoints.is_dir() else ()
+    return sorted((path for path in found if path.name[5:].isdigit()), key=lambda path: int(path.name[5:]))
+
+
+def newest(run: RunDirectory, warn: Callable[[str], None]) -> Path | None:
+    """Return the newest checkpoint whose every file is as its manifest says, or None if the run has none at all.
+
+    Each one passed over is named in a warning. Raises CheckpointError if there are some and none is sound.
+    """
+    found = steps(run)
+    for path in reversed(found):
+        try:
+            verify_manifest(path)
+            return path
+        except (CheckpointError, OSError) as error:
+            warn(f"{error}; going back to the checkpoint before it")
+    if found:
+        raise CheckpointError(f"{run.checkpoints}: none of the {len(found)} checkpoints is sound; start anew")
+    return None
+
+
+def restore(path: Path, *, model: LanguageModel, optimizer: Optimizer) -> State:
+    """Load weights and optimiser state from a checkpoint into `model` and `optimizer`; return the state."""
+    import torch
+    from safetensors.torch import load_file
+
+    from lmwright.model.checkpoint import load_model
+
+    saved = dict(load_model(path).named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Copied into the parameter's own memory: a file-backed tensor may be aligned otherwise, and kernels
+            # choose their order of sums by alignment.
+            parameter.copy_(saved[name])
+    optimizer.load(load_file(path / STATE / "optimizer.safetensors"))
+    return read_state(path)
+
+
+def read_state(path: Path) -> State:
+    """Return the trainer's state in a checkpoint."""
+    where = path / STATE / "trainer.json"
+    try:
+        return convert(read_json(where), State, str(where))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def sweep(run: RunDirectory) -> None:
+    """Remove what a killed process left unfinished in the checkpoints' directory; only for the lock's holder."""
+    if run.checkpoints.is_dir():
+        for path in run.checkpoints.glob(f"{PARTIAL}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint: out of sight first, so that a kill on the way leaves no half of one under its name."""
+    gone = path.with_name(f"{PARTIAL}{os.getpid()}-gone-{path.name}")
+    os.replace(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""The fourth factor of a run: how the model is trained. Torch-free.
+
+Tables that name a file (`optimizer`, `schedule`) are completed with that file's defaults, so that the resolved
+configuration, saved with the run, says everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from lmwright.errors import ConfigError
+from lmwright.train import parts
+
+Count = Annotated[int, Meta(ge=1)]
+Every = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    steps: optimiser updates. batch_size: sequences in one update, over all micro-batches and ranks.
+    micro_batch_size: sequences that go through the model at once; None is the whole batch.
+    optimizer, schedule: {name, settings of that file}.
+    clip_norm: the global gradient norm is clipped to it; None leaves it alone.
+    precision: what matrix products are computed in; the masters are always fp32. 'auto' is bf16 where the
+        processor or GPU multiplies bf16 natively, else fp32.
+    device, threads, matmul: 'auto' is decided at the start of a run and stored, for a bitwise resume needs the
+        same. matmul is the path of fp32 products, see `train.machine`.
+    eval_every, checkpoint_every: in steps; 0 is never (a checkpoint is always made at the end); None is a tenth
+        and a fifth of the run. keep_checkpoints: how many of the newest are kept. log_every: in steps.
+    """
+
+    steps: Count
+    batch_size: Count
+    micro_batch_size: Count | None = None
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "adamw"})
+    schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    clip_norm: Annotated[float, Meta(gt=0)] | None = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Literal["auto"] | Count = "auto"
+    matmul: Literal["auto", "highest", "medium"] = "auto"
+    seed: Annotated[int, Meta(ge=0)] = 0
+    eval_every: Every | None = None
+    checkpoint_every: Every | None = None
+    keep_checkpoints: Count = 2
+    log_every: Count = 1
+
+    def __post_init__(self) -> None:
+        micro = self.micro_batch_size
+        if micro is not None and micro > self.batch_size:
+            raise ConfigError(f"micro_batch_size = {micro}: must be at most batch_size = {self.batch_size}")
+        optimizer = parts.resolved("optimizers", self.optimizer)
+        schedule = parts.resolved("schedules", self.schedule)
+        schedule["warmup_steps"] = parts.settings("schedules", self.schedule).resolve(self.steps)
+        defaults = {
+            "micro_batch_size": self.batch_size if micro is None else micro,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "eval_every": self._every(self.eval_every, 10),
+            "checkpoint_every": self._every(self.checkpoint_every, 5),
+        }
+        for name, value in defaults.items():
+            object.__setattr__(self, name, value)
+        self.lr(0)
+        self.lr(self.steps - 1)
+
+    def _every(self, given: int | None, times: int) -> int:
+        return max(1, self.steps // times) if given is None else given
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of update `step` (0 .. steps - 1)."""
+        shape = parts.module("schedules", self.schedule)
+        factor: float = shape.factor(step, self.steps, parts.settings("schedules", self.schedule))
+        peak: float = self.optimizer["lr"]
+        return peak * factor

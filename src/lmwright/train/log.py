@@ -1,0 +1,92 @@
+"""What a run says about itself in metrics.jsonl, and the clocks behind its rates.
+
+Kinds of record: `start` (a process took the run up), `step`, `evaluation`, `checkpoint`, `nonfinite`, `end`.
+A step's tokens per second are the tokens trained on since the record before it, over the time spent in training
+steps since then, reading of batches included; evaluation and saving are timed apart, in their own records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmwright.runs import RunDirectory
+
+
+@dataclass
+class Clock:
+    """Seconds of wall time by what they were spent on."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time inside the block as spent on `what`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[what] = self.of(what) + time.perf_counter() - start
+
+    def of(self, what: str) -> float:
+        """Return the seconds spent on `what`."""
+        return self.spent.get(what, 0.0)
+
+
+class Log:
+    """Writes the records of one process of a run.
+
+    flops_per_token: of training, forward and backward. peak_flops: of the machine in the run's dtype; MFU is
+    flops_per_token x tokens per second / peak_flops. seconds_before: training seconds of earlier processes.
+    """
+
+    def __init__(
+        self, run: RunDirectory, *, flops_per_token: float, peak_flops: float, seconds_before: float = 0.0
+    ) -> None:
+        self.clock = Clock()
+        self._run = run
+        self._mfu_per_rate = flops_per_token / peak_flops
+        self._before = seconds_before
+        self._open = 0.0  # training seconds up to the last step record
+        self._loss = 0.0
+        self._count = 0
+        self._metrics: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Training seconds of the run so far, in this process and those before it."""
+        return self._before + self.clock.of("train")
+
+    def add(self, loss_sum: float, count: int, metrics: Mapping[str, float]) -> None:
+        """Count one step towards the next step record."""
+        self._loss += loss_sum
+        self._count += count
+        for name, value in metrics.items():
+            self._metrics[name] = self._metrics.get(name, 0.0) + value
+
+    def step(self, step: int, **facts: Any) -> None:
+        """Write the record of the steps since the last one; `loss` is in nats per token over their tokens."""
+        seconds = self.clock.of("train") - self._open
+        rate = self._count / seconds
+        means = {name: value / self._count for name, value in self._metrics.items()}
+        self.write(
+            "step",
+            step,
+            loss=self._loss / self._count,
+            **facts,
+            **means,
+            tokens_per_second=rate,
+            mfu=rate * self._mfu_per_rate,
+            interval_tokens=self._count,
+            interval_seconds=seconds,
+            seconds=self.seconds,
+        )
+        self._open += seconds
+        self._loss, self._count, self._metrics = 0.0, 0, {}
+
+    def write(self, kind: str, step: int, **facts: Any) -> None:
+        """Append one record."""
+        self._run.log({"kind": kind, "step": step, **facts})

@@ -1,0 +1,196 @@
+"""The one training loop, for every objective, optimiser and schedule.
+
+A round: evaluate and save where due, stop if asked to, else one update. Weights and optimiser change in one line
+only, after the batch's loss and gradient have been found finite; until then everything can be left at any moment.
+Randomness comes from (seed, stream, step, micro-batch), so a run that is resumed draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import torch
+
+from lmwright import progress, seeds
+from lmwright.data.batch import Batch
+from lmwright.errors import Interrupted, LmwrightError
+from lmwright.model.language_model import LanguageModel
+from lmwright.objectives import Objective
+from lmwright.runs import RunDirectory
+from lmwright.train import gradient
+from lmwright.train.checkpoint import State
+from lmwright.train.config import TrainConfig
+from lmwright.train.log import Log
+from lmwright.train.machine import peak_memory
+from lmwright.train.optimizers import Optimizer
+from lmwright.train.signals import Stopped, StopSignals
+
+
+class NonFiniteError(LmwrightError):
+    """The loss or its gradient is no longer a number; nothing was updated and nothing saved."""
+
+
+class Batches(Protocol):
+    """What the loop asks of a loader."""
+
+    def next_batch(self) -> Batch:
+        """Return the next global batch."""
+
+    def documents_of(self, sample_ids: tuple[int, ...]) -> list[str]:
+        """Name the documents of samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that one run is made of.
+
+    config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
+    it is, such as validation loss; None evaluates never. flops_per_token, peak_flops: for the log's MFU.
+    """
+
+    config: TrainConfig
+    model: LanguageModel
+    objective: Objective
+    optimizer: Optimizer
+    loader: Batches
+    run: RunDirectory
+    save: Callable[[State], Path]
+    evaluate: Callable[[], Mapping[str, float]] | None = None
+    flops_per_token: float
+    peak_flops: float
+
+
+def train(job: Job, state: State) -> State:
+    """Train from `state` to the last step; return the final state.
+
+    Raises Interrupted after SIGTERM or SIGINT, with the state saved; NonFiniteError, with nothing saved.
+    """
+    config, saved = job.config, state.step
+    log = Log(
+        job.run,
+        flops_per_token=job.flops_per_token,
+        peak_flops=job.peak_flops,
+        seconds_before=state.seconds,
+    )
+    log.write("start", state.step, threads=torch.get_num_threads(), precision=config.precision)
+    with StopSignals() as stop, progress.bar("train", total=config.steps, unit="step", initial=state.step) as bar:
+        while True:
+            with suppress(Stopped):  # then the resumed run evaluates
+                state = _evaluate_if_due(job, state, log, stop)
+            last = state.step == config.steps
+            if stop.received or last or _due(config.checkpoint_every, state.step):
+                saved = _save(job, state, log, saved)
+            if stop.received:
+                _interrupt(job, state, stop.received)
+            if last:
+                break
+            try:
+                state, loss = _update(job, state, log, stop)
+            except Stopped:
+                continue  # nothing was changed yet: what was true before the update is saved
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            bar.update()
+    log.write("end", state.step, **_actuals(job, state, log))
+    return state
+
+
+def _update(job: Job, state: State, log: Log, stop: StopSignals) -> tuple[State, float]:
+    """Make one update; return the state after it and the loss of its batch in nats per token."""
+    config = job.config
+    with log.clock.on("train"):
+        with stop.interruptible():
+            batch = job.loader.next_batch()
+            found = gradient.compute(
+                job.model,
+                job.objective,
+                batch.to(config.device),
+                micro_batch_size=config.micro_batch_size or config.batch_size,
+                precision=config.precision,
+                clip_norm=config.clip_norm,
+                dropout=lambda number: _dropout(job, state.step, number),
+            )
+        if not found.finite:
+            _refuse(job, state.step, batch, found, log)
+        lr = config.lr(state.step)
+        job.optimizer.step(lr)
+    state = state.after(samples=len(batch.ids_BT), tokens=found.count, seconds=log.seconds)
+    log.add(found.loss_sum, found.count, found.metrics)
+    if state.step % config.log_every == 0 or state.step == config.steps:
+        log.step(state.step, lr=lr, grad_norm=found.norm, tokens=state.tokens)
+    return state, found.loss_sum / found.count
+
+
+def _dropout(job: Job, step: int, micro_batch: int) -> torch.Generator | None:
+    architecture = job.model.config
+    rates = (architecture.embedding_dropout, architecture.attention_dropout, architecture.residual_dropout)
+    if not any(rates):
+        return None
+    return seeds.torch_generator(job.config.seed, "dropout", step, micro_batch, device=job.config.device)
+
+
+def _refuse(job: Job, step: int, batch: Batch, found: gradient.Gradient, log: Log) -> NoReturn:
+    """Say which update failed and on which documents: those of the micro-batch to blame, where one is."""
+    size = job.config.micro_batch_size or job.config.batch_size
+    wrong = [number for number, value in enumerate(found.loss_sums) if not math.isfinite(value)]
+    blamed = [sample for number in wrong for sample in batch.sample_ids[number * size : (number + 1) * size]]
+    documents = job.loader.documents_of(tuple(blamed) or batch.sample_ids)
+    what = "loss" if wrong else "gradient norm"
+    log.write("nonfinite", step + 1, what=what, documents=documents)
+    shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
+    raise NonFiniteError(
+        f"{job.run.path}: the {what} of step {step + 1} is not finite, in a batch of {shown}; nothing was updated "
+        "or saved. Lower the learning rate, use precision fp32, or look at these documents, then --resume"
+    )
+
+
+def _due(every: int | None, step: int) -> bool:
+    return bool(every) and step > 0 and step % (every or 1) == 0
+
+
+def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals) -> State:
+    every = job.config.eval_every
+    due = _due(every, state.step) or (bool(every) and state.step == job.config.steps)
+    if job.evaluate is None or not due or state.evaluated == state.step:
+        return state
+    before = log.clock.of("evaluation")
+    with log.clock.on("evaluation"), stop.interruptible():
+        figures = dict(job.evaluate())
+    log.write("evaluation", state.step, **figures, eval_seconds=log.clock.of("evaluation") - before)
+    return replace(state, evaluated=state.step)
+
+
+def _save(job: Job, state: State, log: Log, saved: int) -> int:
+    """Save unless this step is on disk already; return the step that is."""
+    if state.step == saved and state.step > 0:
+        return saved
+    before = log.clock.of("checkpoint")
+    with log.clock.on("checkpoint"):
+        path = job.save(state)
+    log.write("checkpoint", state.step, name=path.name, save_seconds=log.clock.of("checkpoint") - before)
+    return state.step
+
+
+def _interrupt(job: Job, state: State, signum: int) -> NoReturn:
+    raise Interrupted(
+        f"stopped by signal {signum} after step {state.step} of {job.config.steps}; the state is saved; go on "
+        f"with lmwright pretrain --out {job.run.path} --resume",
+        signum,
+    )
+
+
+def _actuals(job: Job, state: State, log: Log) -> dict[str, float]:
+    """What plan.json predicted, as it came out."""
+    figures = {
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "tokens_per_second": state.tokens / state.seconds if state.seconds else 0.0,
+        "evaluation_seconds": log.clock.of("evaluation"),
+        "checkpoint_seconds": log.clock.of("checkpoint"),
+        "peak_memory_bytes": peak_memory(job.config.device),
+    }
+    return figures

@@ -1,0 +1,112 @@
+"""What this machine does best, measured and not guessed: threads, the path of fp32 products, peak FLOP/s.
+
+- Threads. A second thread makes a large model faster and, on a shared machine, a small one slower; so the actual
+  workload is timed with one and with all.
+- fp32 products. 'medium' lets oneDNN take over from MKL, which is slow on some processors (2.2 times on AMD Zen);
+  but where there are AMX units it may compute in bf16. It is taken only if its error against float64 is that of
+  fp32 and it is faster.
+- Peak. The best rate of a large square product, in the dtype and with the threads of the run: the denominator of
+      MFU = training FLOPs per token x tokens per second / peak FLOP/s     (Chowdhery et al. 2022, appendix B)
+
+Decisions are stored with the run: sums in another order differ in the last bit, and a resume is bitwise.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+MATMUL_ERROR = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """The chosen number, and the seconds of the workload for each number that was tried."""
+
+    threads: int
+    seconds: dict[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matmul:
+    """The chosen path, and for each path its relative error against float64 and its seconds."""
+
+    path: Literal["highest", "medium"]
+    errors: dict[str, float]
+    seconds: dict[str, float]
+
+
+def choose_threads(workload: Callable[[], object], *, budget: float = 1.5) -> Threads:
+    """Time `workload` with one thread and with all that PyTorch would use, and set the faster number.
+
+    budget: seconds for each, beyond a first call that warms up.
+    """
+    everything = torch.get_num_threads()
+    seconds = {}
+    for number in sorted({1, everything}):
+        torch.set_num_threads(number)
+        workload()
+        seconds[number] = typical_seconds(workload, budget=budget)
+    best = min(seconds, key=lambda number: seconds[number])
+    torch.set_num_threads(best)
+    return Threads(threads=best, seconds=seconds)
+
+
+def typical_seconds(workload: Callable[[], object], *, budget: float, most: int = 7) -> float:
+    """Return the median time of up to `most` calls, as many as fit into the budget and at least one."""
+    times: list[float] = []
+    while not times or (len(times) < most and sum(times) < budget):
+        start = time.perf_counter()
+        workload()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def choose_matmul(size: int = 256) -> Matmul:
+    """Return the path of fp32 products: 'medium' only if it is as exact as fp32 and faster. Sets nothing."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(size, size, generator=generator)
+    right = torch.randn(size, size, generator=generator)
+    exact = left.double() @ right.double()
+    before = torch.get_float32_matmul_precision()
+    errors, seconds = {}, {}
+    try:
+        for path in ("highest", "medium"):
+            torch.set_float32_matmul_precision(path)
+            errors[path] = float(((left @ right).double() - exact).abs().max() / exact.abs().max())
+            seconds[path] = typical_seconds(lambda: torch.nn.functional.linear(left, right), budget=0.1, most=25)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    faster = errors["medium"] < MATMUL_ERROR and seconds["medium"] < seconds["highest"]
+    return Matmul(path="medium" if faster else "highest", errors=errors, seconds=seconds)
+
+
+def peak_flops(dtype: torch.dtype, device: str, *, size: int = 1024, budget: float = 0.25) -> float:
+    """Return the best FLOP/s of a square product of `size` in `dtype` with the current number of threads."""
+    if device == "cuda":
+        size *= 8
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    best = float("inf")
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def peak_memory(device: str) -> int:
+    """Return the most bytes held so far: of the GPU, or of this process."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

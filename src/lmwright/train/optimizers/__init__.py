@@ -1,0 +1,26 @@
+"""Optimisers: a file each, named in the run file by the file's name.
+
+A file here defines `Settings` (with `lr`, the peak learning rate) and `build(parameters, settings)`, which returns
+an `Optimizer` over the named parameters. Optimisers know nothing of schedules: the learning rate is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Optimizer(Protocol):
+    """What the loop asks of an optimiser."""
+
+    def step(self, lr: float) -> None:
+        """Update every parameter that has a gradient, at learning rate `lr`."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the whole state as named tensors, for safetensors."""
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over the state that `tensors()` returned. Raises CheckpointError if it does not fit."""
