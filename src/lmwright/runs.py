@@ -31,6 +31,16 @@ from lmwright.errors import CheckpointError, ConfigError, DataError
 
 MANIFEST = "MANIFEST.json"
 PARTIAL = ".partial-"
+# What a run directory may hold. Nothing else is ever removed, and no run is begun beside anything else.
+RUN_FILES = {
+    *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest"),
+    *("corpus.json", "evaluation.json", "samples.json", "verification.json", "model"),
+    *("report.html", "summary.json"),
+}
+KEPT_FILES = {
+    "LOCK",
+    "corpus",
+}  # the lock is held while the rest is cleared; shards are built before the run begins
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -107,6 +117,16 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path}: is a file, and a directory is to be written there; choose another place")
 
 
+def _refuse_run(path: Path, *, force: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path}: is a file, and a run directory is to be made there; choose another place")
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if foreign := sorted(found - RUN_FILES - KEPT_FILES):
+        raise ConfigError(f"{path}: holds {foreign[0]}, which is no part of a run; choose another place")
+    if found & RUN_FILES and not force:
+        raise ConfigError(f"{path}: already holds a run; choose another place, or replace it with --force")
+
+
 def write_manifest(directory: Path) -> None:
     """Write MANIFEST.json: size and SHA-256 of every file below `directory`."""
     files = {name: _fingerprint(directory / name) for name in _files(directory)}
@@ -171,9 +191,10 @@ class RunDirectory:
     def create(cls, path: Path, *, config: Mapping[str, Any], force: bool = False) -> RunDirectory:
         """Make a new run at `path`, lock it and write config.json and env.json.
 
-        Raises ConfigError if `path` holds something and force is False, or another process is writing there.
+        force: clear away the run that is there. Raises ConfigError if there is one and force is False, if `path`
+        holds what is no part of a run, or another process is writing there.
         """
-        refuse_existing(path, force=force)
+        _refuse_run(path, force=force)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run.lock()
@@ -265,7 +286,7 @@ class RunDirectory:
 
     def _clear(self) -> None:
         for path in self.path.iterdir():
-            if path.name != "LOCK":
+            if path.name in RUN_FILES:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

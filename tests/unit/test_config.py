@@ -47,7 +47,10 @@ def test_round_trip_is_the_identity() -> None:
         ({"name": "a", "inner": {"steps": 1.5}}, ["inner.steps = 1.5", "int"]),
         ({"name": "a", "inner": {"steps": True}}, ["inner.steps = True", "int"]),
         ({"name": "a", "inner": {"steps": 13}}, ["inner", "steps must not be 13"]),
-        ({"name": "a", "inner": {"kind": "cosin"}}, ["inner.kind = 'cosin'", "linear, cosine", "did you mean cosine"]),
+        (
+            {"name": "a", "inner": {"kind": "cosin"}},
+            ["inner.kind = 'cosin'", "linear, cosine", "did you mean cosine"],
+        ),
         ({"name": "a", "inner": {"betas": [0.9, "x"]}}, ["inner.betas[1] = 'x'", "float"]),
         ({"name": "a", "inner": 3}, ["inner = 3"]),
         ({"name": "a", "rate": float("nan")}, ["rate = nan", "finite"]),
@@ -66,7 +69,9 @@ def test_refusals_name_the_place_and_the_remedy(mapping: object, said: list[str]
 
 def test_overrides_read_toml_values_and_leave_the_original() -> None:
     base = {"inner": {"steps": 1}}
-    result = apply_overrides(base, ["inner.steps=3", "rate=1e-2", "name=plain text", "inner.betas=[1, 2]", "on=true"])
+    result = apply_overrides(
+        base, ["inner.steps=3", "rate=1e-2", "name=plain text", "inner.betas=[1, 2]", "on=true"]
+    )
     assert result == {
         "inner": {"steps": 3, "betas": [1, 2]},
         "rate": 0.01,

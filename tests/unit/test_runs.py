@@ -114,6 +114,23 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     run.close()
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_is_never_begun_among_other_files(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        RunDirectory.create(tmp_path, config={}, force=force)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_force_clears_the_run_and_keeps_its_corpus(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    with RunDirectory.create(tmp_path, config={"a": 1}) as run:
+        run.log({"step": 1})
+    with RunDirectory.create(tmp_path, config={"a": 2}, force=True) as run:
+        assert run.metrics() == []
+    assert (tmp_path / "corpus").is_dir()
+
+
 def _try_lock(path: Path, queue: multiprocessing.Queue) -> None:
     try:
         RunDirectory(path).lock()

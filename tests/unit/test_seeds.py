@@ -15,7 +15,9 @@ def test_streams_never_change() -> None:
 
 
 def test_names_are_not_run_together() -> None:
-    assert len({derive(1, "a", "b"), derive(1, "ab"), derive(1, "a", 1), derive(1, "a", "1"), derive(11, "a")}) == 5
+    assert (
+        len({derive(1, "a", "b"), derive(1, "ab"), derive(1, "a", 1), derive(1, "a", "1"), derive(11, "a")}) == 5
+    )
 
 
 @given(st.integers(), st.text())
