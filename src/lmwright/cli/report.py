@@ -1,0 +1,39 @@
+"""`lmwright report`: a run directory, or several, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Write a run's report: curves, samples, each number with its formula.")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; needed where several runs are given.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON instead of writing a page.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, force: bool) -> None:
+    """Write RUN/report.html and RUN/summary.json from the files of the run directory.
+
+    With --out the page alone is written, to that file. Several runs give one page that compares them.
+    """
+    import json
+
+    from lmwright.report.contents import read_run
+    from lmwright.report.numbers import summarise
+    from lmwright.report.page import write_both, write_comparison, write_report
+
+    if as_json and (out is not None or force):
+        raise click.UsageError("--json prints and writes nothing; leave --out and --force away")
+    if as_json:
+        found = [summarise(read_run(run)) for run in runs]
+        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=2, allow_nan=False))
+    elif len(runs) > 1:
+        if out is None:
+            raise click.UsageError("several runs make one page: say with --out FILE where to write it")
+        click.echo(write_comparison(runs, out=out, force=force))
+    elif out is not None:
+        click.echo(write_report(runs[0], out=out, force=force))
+    else:
+        for place in write_both(runs[0], force=force):
+            click.echo(place)

@@ -1,0 +1,184 @@
+"""What a report reads: the files of a run directory, and nothing else.
+
+    config.json        the resolved configuration                                    (required)
+    env.json           the machine and the libraries
+    plan.json          what was predicted: parameters, tokens, FLOPs, memory, seconds
+    metrics.jsonl      what happened: records of kind start, step, evaluation, checkpoint, end
+    corpus.json        facts of the corpus: documents, tokens, bytes, rejects, byte unigram, xz
+    evaluation.json    nats, tokens and bytes of the evaluated split
+    samples.json       {"settings": {...}, "samples": [{"prompt": ..., "continuation": ...}]}
+    verification.json  the verdict on the exported directory
+
+An absent file leaves its section out; a damaged one is a DataError that names it. A value is addressed as
+`file:key.key`, and in metrics.jsonl as `file:first|last|min|max|median kind.key`, so that a number can say where
+it comes from. Knows nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmwright.errors import DataError
+
+CONFIG, ENVIRONMENT, PLAN, METRICS = "config.json", "env.json", "plan.json", "metrics.jsonl"
+CORPUS, EVALUATION = "corpus.json", "evaluation.json"
+SAMPLES, VERIFICATION = "samples.json", "verification.json"
+FILES = (CONFIG, ENVIRONMENT, PLAN, CORPUS, EVALUATION, SAMPLES, VERIFICATION)
+
+LARGEST = 1e300
+PICKS: dict[str, Callable[[list[float]], float]] = {
+    "first": lambda values: values[0],
+    "last": lambda values: values[-1],
+    "min": min,
+    "max": max,
+    "median": statistics.median,
+}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One generated text: what the model was given and what it wrote."""
+
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContents:
+    """The files of one run directory, read and checked. files: name -> content, absent files left out."""
+
+    name: str
+    path: Path
+    files: Mapping[str, Any]
+    metrics: tuple[Json, ...]
+
+    def table(self, file: str, key: str = "") -> Json:
+        """Return the object at `file:key`, empty if it is absent. Raises DataError if it is no object."""
+        value = self._find(file, key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path / file}: {key} is {_kind(value)}, an object is expected")
+        return value
+
+    def text(self, file: str, key: str) -> str | None:
+        """Return the value at `file:key` as text, or None if it is absent or no plain value."""
+        value = self._find(file, key)
+        return None if value is None or isinstance(value, dict | list) else str(value)
+
+    def number(self, address: str) -> float | int | None:
+        """Return the number at `address`, None if it is absent. Raises DataError if it is no number."""
+        file, _, key = address.partition(":")
+        if file == METRICS:
+            return self._pick(key)
+        value = self._find(file, key)
+        return None if value is None else _number(value, f"{self.path / file}: {key}")
+
+    def records(self, kind: str) -> list[Json]:
+        """Return the records of metrics.jsonl of one kind, in the order of the file."""
+        return [record for record in self.metrics if record.get("kind") == kind]
+
+    def column(self, kind: str, key: str) -> list[float]:
+        """Return one key of the records of a kind, NaN where it is absent. Raises DataError if it is no number."""
+        where = f"{self.path / METRICS}: {key} of a {kind} record"
+        return [float(_number(record.get(key, math.nan), where)) for record in self.records(kind)]
+
+    def samples(self) -> list[Sample]:
+        """Return the samples. Raises DataError if samples.json has another shape than the one above."""
+        path = self.path / SAMPLES
+        content = self.files.get(SAMPLES, [])
+        entries = content.get("samples", []) if isinstance(content, dict) else content
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: samples is {_kind(entries)}, a list is expected")
+        return [_sample(entry, f"{path}: sample {number}") for number, entry in enumerate(entries, start=1)]
+
+    def _find(self, file: str, key: str) -> Any:
+        value = self.files.get(file)
+        for part in key.split(".") if key else ():
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+        return value
+
+    def _pick(self, key: str) -> float | int | None:
+        pick, _, rest = key.partition(" ")
+        kind, _, name = rest.partition(".")
+        where = f"{self.path / METRICS}: {name} of a {kind} record"
+        values = [_number(record[name], where) for record in self.records(kind) if record.get(name) is not None]
+        if pick in ("min", "max", "median"):
+            values = [value for value in values if math.isfinite(value)] or values
+        return PICKS[pick](values) if values else None
+
+
+def read_run(path: Path) -> RunContents:
+    """Read the run directory at `path`. Raises DataError if it is none, or one of its files is damaged."""
+    if not (path / CONFIG).is_file():
+        raise DataError(f"{path}: is not a run directory (no {CONFIG}); give the directory that training wrote")
+    files = {name: _load(path / name) for name in FILES if (path / name).is_file()}
+    for name, content in files.items():
+        if not isinstance(content, dict) and name != SAMPLES:
+            raise DataError(f"{path / name}: holds {_kind(content)}, an object is expected")
+    return RunContents(name=path.resolve().name, path=path, files=files, metrics=_records(path / METRICS))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from None
+
+
+def _records(path: Path) -> tuple[Json, ...]:
+    """Read the lines of metrics.jsonl; a last line that a crash cut off is left out."""
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    records: list[Json] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}:{number}: is not valid JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: holds {_kind(record)}, an object is expected")
+        records.append(record)
+    return tuple(records)
+
+
+def _sample(entry: Any, where: str) -> Sample:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {_kind(entry)}, an object with prompt and continuation is expected")
+    for key in ("prompt", "continuation"):
+        if not isinstance(entry.get(key), str):
+            raise DataError(f"{where}: {key} is {_kind(entry.get(key))}, text is expected")
+    return Sample(prompt=entry["prompt"], continuation=entry["continuation"])
+
+
+def _number(value: Any, where: str) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{where} is {_kind(value)}, a number is expected")
+    if LARGEST < abs(value) < math.inf:
+        raise DataError(f"{where} is beyond {LARGEST:g}, which is no measurement")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,233 @@
+"""From the contents of a run to what the page shows: rows, blocks and figures, all plain values.
+
+Nothing is marked up here but the figures, which this package draws; text of the run stays text, shortened where it
+is huge, and is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from lmwright.report import figures
+from lmwright.report.contents import CONFIG, CORPUS, ENVIRONMENT, PLAN, SAMPLES, VERIFICATION, RunContents
+from lmwright.report.numbers import Number
+from lmwright.report.rules import PLANNED
+from lmwright.report.series import curve, smoothed
+from lmwright.report.svg import inline_svg
+from lmwright.report.wording import integer, percent, shortened, si
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_ROWS, MOST_SAMPLES = 400, 24
+VALUE_LIMIT, PROMPT_LIMIT, CONTINUATION_LIMIT = 400, 2_000, 4_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A figure, once for a wide page and once for a narrow one, and what is written below it."""
+
+    wide: Markup
+    narrow: Markup
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """What was planned, what happened, and the difference as a share of the plan."""
+
+    label: str
+    planned: Number
+    actual: Number | None
+    difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A sample cut to a readable length."""
+
+    prompt: str
+    continuation: str
+
+
+def block(name: str, draw: Callable[..., Figure | None], label: str, caption: str = "") -> Block | None:
+    """Draw a figure in both shapes, or return None if there is nothing to draw. name: unique in the page."""
+    wide, narrow = draw(), draw(narrow=True)
+    if wide is None or narrow is None:
+        return None
+    return Block(
+        wide=Markup(inline_svg(wide, prefix=name, label=label)),
+        narrow=Markup(inline_svg(narrow, prefix=f"{name}-narrow", label=label)),
+        caption=caption,
+    )
+
+
+def run_blocks(run: RunContents) -> dict[str, Block | None]:
+    """Return the figures of a run by name; None where the run has nothing for one."""
+
+    def made(name: str, draw: Callable[..., Figure | None], label: str, caption: str = "") -> Block | None:
+        return block(name, lambda **of: draw(run, **of), label, caption)
+
+    return {
+        "bits": made("bits", figures.bits_figure, "Bits per byte of validation text, this model beside xz"),
+        "loss": made("loss", figures.loss_figure, "Loss against tokens trained on", _loss_caption(run)),
+        "schedule": made("schedule", figures.schedule_figure, "Learning rate and gradient norm against tokens"),
+        "throughput": made("throughput", figures.throughput_figure, "Tokens per second and MFU against tokens"),
+    }
+
+
+def headline(numbers: Mapping[str, Number]) -> list[tuple[Number, str]]:
+    """Return the few numbers that stand large at the top, each with its label."""
+    wanted = (
+        ("validation_loss", "nats per token of validation text"),
+        ("bits_per_byte", "bits per byte of validation text"),
+        ("saved_against_xz", "fewer bits than xz"),
+        ("tokens_per_second", "tokens per second in training"),
+        ("mfu", "of the machine’s peak FLOP/s (MFU)"),
+        ("seconds", "of training"),
+    )
+    return [(numbers[name], label) for name, label in wanted if name in numbers]
+
+
+def status(run: RunContents) -> list[str]:
+    """Return what a reader must know before the numbers: that the run has not ended, or why it stopped."""
+    notes = []
+    for record in run.records("nonfinite"):
+        what, documents = record.get("what", "loss"), record.get("documents")
+        named = f", on {', '.join(map(str, documents))}" if isinstance(documents, list) and documents else ""
+        notes.append(
+            shortened(f"The {what} of step {record.get('step', '?')} was not finite{named}.", VALUE_LIMIT)
+        )
+    step, steps = run.number("metrics.jsonl:last step.step"), run.number("config.json:training.steps")
+    if step is not None and not run.records("end"):
+        whole = f" of {integer(steps)}" if steps is not None else ""
+        notes.append(f"This run has not ended: the last step logged is {integer(step)}{whole}.")
+    return notes
+
+
+def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
+    """Return the planned numbers, each beside the one that came of it."""
+    rows = []
+    for planned_name, actual_name in PLANNED:
+        planned, actual = numbers.get(planned_name), numbers.get(actual_name)
+        if planned is not None:
+            label = actual.label if actual is not None else planned.label
+            rows.append(
+                PlanRow(label=label, planned=planned, actual=actual, difference=_difference(planned, actual))
+            )
+    return rows
+
+
+def memory_rows(run: RunContents) -> list[tuple[str, str]]:
+    """Return the parts of the memory estimate, largest first."""
+    parts = run.table(PLAN, "memory_bytes")
+    sizes = [(name, run.number(f"{PLAN}:memory_bytes.{name}") or 0) for name in parts if "." not in name]
+    return [(name.replace("_", " "), si(size, "B")) for name, size in sorted(sizes, key=lambda part: -part[1])]
+
+
+def corpus_rows(run: RunContents) -> list[tuple[str, list[str]]]:
+    """Return for each split its documents, tokens, bytes and bytes per token, as text."""
+    rows = []
+    for split in run.table(CORPUS, "splits"):
+        counts = [run.number(f"{CORPUS}:splits.{split}.{key}") for key in ("documents", "tokens", "bytes")]
+        tokens, size = counts[1], counts[2]
+        ratio = f"{size / tokens:.3f}" if tokens and size is not None else "–"
+        rows.append((split, [*("–" if count is None else integer(count) for count in counts), ratio]))
+    return rows
+
+
+def reject_rows(run: RunContents) -> list[tuple[str, str]]:
+    """Return how many pieces of the corpus were rejected for each reason, most first."""
+    counts = [(why, run.number(f"{CORPUS}:rejects.{why}") or 0) for why in run.table(CORPUS, "rejects")]
+    return [(why, integer(count)) for why, count in sorted(counts, key=lambda row: (-row[1], row[0]))]
+
+
+def samples(run: RunContents) -> list[Shown]:
+    """Return the samples, cut where they are huge."""
+    return [
+        Shown(
+            prompt=shortened(sample.prompt, PROMPT_LIMIT),
+            continuation=shortened(sample.continuation, CONTINUATION_LIMIT),
+        )
+        for sample in run.samples()[:MOST_SAMPLES]
+    ]
+
+
+def sample_settings(run: RunContents) -> list[tuple[str, str]]:
+    """Return the settings with which the samples were drawn."""
+    content = run.files.get(SAMPLES)
+    return flat(content.get("settings")) if isinstance(content, dict) else []
+
+
+def verdict(run: RunContents) -> tuple[str, list[tuple[str, str]]] | None:
+    """Return 'verified', 'failed' or 'not verified', and what was found; None if nothing was checked."""
+    found = run.table(VERIFICATION)
+    if not found:
+        return None
+    word = {True: "verified", False: "failed"}.get(found.get("verified"), "not verified")  # type: ignore[arg-type]
+    return word, flat({key: value for key, value in found.items() if key != "verified"})
+
+
+def settings(run: RunContents) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the resolved configuration: each table of the first level with its rows."""
+    config = run.table(CONFIG)
+    tables = {key: value for key, value in config.items() if isinstance(value, dict)}
+    rest = {key: value for key, value in config.items() if key not in tables}
+    groups = [(shortened(name, VALUE_LIMIT), flat(table)) for name, table in tables.items()]
+    return ([("run", flat(rest))] if rest else []) + groups
+
+
+def environment(run: RunContents) -> list[tuple[str, str]]:
+    """Return the machine and the library versions."""
+    return flat(run.table(ENVIRONMENT))
+
+
+def flat(tree: Any) -> list[tuple[str, str]]:
+    """Return the leaves of nested tables as rows of dotted key and text."""
+    rows: list[tuple[str, str]] = []
+    stack: list[tuple[str, Any]] = [("", tree)]
+    while stack and len(rows) < MOST_ROWS:
+        key, value = stack.pop()
+        if isinstance(value, dict) and value:
+            children = [(f"{key}.{name}" if key else str(name), child) for name, child in value.items()]
+            stack.extend(reversed(children))
+        elif key:
+            rows.append((shortened(key, VALUE_LIMIT), shortened(_plain(value), VALUE_LIMIT)))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    words = {None: "none", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    if isinstance(value, list):
+        return ", ".join(_plain(item) if not isinstance(item, list) else "[…]" for item in value) or "[]"
+    if isinstance(value, dict):
+        return "{…}" if value else "{}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    return str(value)
+
+
+def _difference(planned: Number, actual: Number | None) -> str:
+    if actual is None or not planned.value or not math.isfinite(planned.value):
+        return "–"
+    if actual.value == planned.value:
+        return "exact"
+    return percent(actual.value / planned.value - 1, signed=True)
+
+
+def _loss_caption(run: RunContents) -> str:
+    train = curve(run, "step", "loss")
+    _, window = smoothed(train)
+    notes = []
+    if window > 1:
+        notes.append(f"Thin: each record of the training loss. Thick: its running mean over {window} records.")
+    if train.gaps:
+        notes.append(f"Records that are not finite, and so not drawn: {integer(train.gaps)}.")
+    return " ".join(notes)

@@ -1,0 +1,78 @@
+"""Curves out of metrics.jsonl: what a figure draws, as lists of numbers.
+
+A curve that is noisier than it is long is shown twice: each record thin, and a running mean over it. Values that
+are not finite are gaps; they are counted, never drawn and never averaged.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass
+
+from lmwright.report.contents import RunContents
+
+SMOOTHED_FROM = 40
+WINDOW_SHARE = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One quantity against tokens. x, y: equally long; y may hold NaN where there is a gap."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.finite())
+
+    def finite(self) -> tuple[float, ...]:
+        """Return the values that are finite."""
+        return tuple(value for value in self.y if math.isfinite(value))
+
+    @property
+    def gaps(self) -> int:
+        """How many values are missing or not finite."""
+        return len(self.y) - len(self.finite())
+
+
+def curve(run: RunContents, kind: str, key: str) -> Curve:
+    """Return `key` of the records of `kind` against the tokens trained on until then."""
+    points = [
+        (x, y if math.isfinite(y) else math.nan)
+        for x, y in zip(_tokens(run, kind), run.column(kind, key), strict=True)
+        if math.isfinite(x)
+    ]
+    return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
+
+
+def _tokens(run: RunContents, kind: str) -> list[float]:
+    """Return the tokens of each record; where it has none, those of its step, read between step records."""
+    known = sorted(zip(run.column("step", "step"), run.column("step", "tokens"), strict=True))
+    known = [(0.0, 0.0), *((step, tokens) for step, tokens in known if math.isfinite(step + tokens))]
+    columns = zip(run.column(kind, "tokens"), run.column(kind, "step"), strict=True)
+    return [tokens if math.isfinite(tokens) else _between(known, step) for tokens, step in columns]
+
+
+def _between(known: list[tuple[float, float]], step: float) -> float:
+    after = bisect.bisect_left(known, (step, -math.inf))
+    if after == len(known) or not math.isfinite(step):
+        return math.nan
+    (s1, t1), (s0, t0) = known[after], known[max(after - 1, 0)]
+    return t1 if s1 == s0 else t0 + (t1 - t0) * (step - s0) / (s1 - s0)
+
+
+def smoothed(curve: Curve) -> tuple[Curve, int]:
+    """Return the centred running mean over a 40th of the curve, and its window; a short curve stays as it is.
+
+    Towards the start, where a loss falls fast, the window narrows; towards the end it is cut off.
+    """
+    if len(curve.y) < SMOOTHED_FROM:
+        return curve, 1
+    half = max(1, len(curve.y) // (2 * WINDOW_SHARE))
+    means = []
+    for index in range(len(curve.y)):
+        reach = min(half, index)
+        near = [value for value in curve.y[index - reach : index + reach + 1] if math.isfinite(value)]
+        means.append(math.fsum(near) / len(near) if near else math.nan)
+    return Curve(x=curve.x, y=tuple(means)), 2 * half + 1

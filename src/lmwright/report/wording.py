@@ -1,0 +1,109 @@
+"""How numbers and hostile text are written: digits grouped, units scaled, control characters made visible.
+
+A number is written so that a reader can say it aloud: four significant digits for what was measured, all digits
+for what was counted, SI prefixes for what is large. Text that a model or a file produced may hold anything;
+`visible` turns what would act or deceive (control characters, direction overrides, lone surrogates) into printed
+signs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+NOT_FINITE = "not finite"
+MINUS, TIMES = "−", "×"
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ACTIVE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Return `text` with control, direction and surrogate characters shown as signs; newline and tab stay."""
+    return ACTIVE.sub(lambda match: _sign(ord(match.group())), text.replace("\r\n", "\n"))
+
+
+def _sign(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the first `limit` characters of `text`, and how many are not shown."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} … ({integer(len(text) - limit)} more characters)"
+
+
+def integer(value: float) -> str:
+    """12345678 -> 12,345,678."""
+    return f"{round(value):,}".replace("-", MINUS) if math.isfinite(value) else NOT_FINITE
+
+
+def all_digits(value: float) -> str:
+    """Every digit that the value has, so that whoever reads it can compute with it."""
+    return repr(value) if math.isfinite(value) else NOT_FINITE
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Four significant digits: 2.43098 -> 2.431, 0.0000123 -> 1.23 × 10⁻⁵, 24767.2 -> 24,767."""
+    if not math.isfinite(value):
+        return NOT_FINITE
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    exponent = math.floor(math.log10(abs(rounded)))
+    if exponent < -4 or exponent >= 15:
+        mantissa = f"{rounded / 10.0**exponent:.{digits - 1}f}".rstrip("0").rstrip(".")
+        return f"{mantissa} {TIMES} 10{str(exponent).translate(SUPERSCRIPT)}".replace("-", MINUS)
+    if exponent >= digits:
+        return integer(value)
+    return f"{rounded:,.{digits - 1 - exponent}f}".replace("-", MINUS)
+
+
+def si(value: float, unit: str = "") -> str:
+    """Four significant digits under an SI prefix: 8.749e11 with FLOP -> 874.9 GFLOP."""
+    if not math.isfinite(value):
+        return NOT_FINITE
+    for size, prefix in PREFIXES:
+        if abs(float(f"{value:.3e}")) >= size:
+            return f"{significant(value / size)} {prefix}{unit}".rstrip()
+    number = integer(value) if value == round(value) else significant(value)
+    return f"{number} {unit}".rstrip()
+
+
+def percent(value: float, *, signed: bool = False) -> str:
+    """A share as percent with three significant digits: 0.4213 -> 42.1%; signed adds + to what grew."""
+    if not math.isfinite(value):
+        return NOT_FINITE
+    text = significant(value * 100, 3)
+    return f"{'+' if signed and value > 0 else ''}{text}%"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: 0.84 -> 0.84 s, 252 -> 4 min 12 s, 11000 -> 3 h 03 min."""
+    if not math.isfinite(seconds):
+        return NOT_FINITE
+    if seconds < 0:
+        return f"{MINUS}{duration(-seconds)}"
+    if seconds < 59.95:
+        return f"{significant(seconds, 3)} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def write(value: float | None, style: str) -> str:
+    """Write a number in one of the styles: integer, significant, percent, duration, or an SI unit such as FLOP."""
+    if value is None:
+        return "–"
+    plain = {"integer": integer, "significant": significant, "percent": percent, "duration": duration}
+    return plain[style](value) if style in plain else si(value, style)
