@@ -11,12 +11,13 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmwright.data import sources
 from lmwright.data.documents import Document, Limits, Reject, shown
 from lmwright.errors import DataError
+from lmwright.progress import bar
 
 OUR_FILES = {"corpus.json", "MANIFEST.json"}
 SKIPPED_FOLDERS = {"__pycache__"}
@@ -69,22 +70,28 @@ def read_corpus(
     strict: bool = False,
     rejects: Callable[[Reject], object] | None = None,
     limits: Limits | None = None,
+    progress: str | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of a corpus in a fixed order; each Reject goes to `rejects`.
 
+    progress: label of a progress bar over the bytes of the files, None for no bar.
     Raises DataError if the corpus names nothing or gives no document at all, and with strict at the first reject
     ("path:line: reason").
     """
     listing = corpus if isinstance(corpus, Listing) else list_corpus(corpus)
-    return _read(listing, strict, rejects or (lambda reject: None), limits or Limits())
+    return _read(listing, strict, rejects or (lambda reject: None), limits or Limits(), progress)
 
 
 def _read(
-    listing: Listing, strict: bool, rejects: Callable[[Reject], object], limits: Limits
+    listing: Listing,
+    strict: bool,
+    rejects: Callable[[Reject], object],
+    limits: Limits,
+    progress: str | None,
 ) -> Iterator[Document]:
     documents, refused = 0, 0
     first: Reject | None = None
-    for item in _items(listing, limits):
+    for item in _items(listing, limits) if progress is None else _with_bar(listing, limits, progress):
         if isinstance(item, Document):
             documents += 1
             yield item
@@ -102,6 +109,11 @@ def _items(listing: Listing, limits: Limits) -> Iterator[Document | Reject]:
     yield from listing.rejects
     for path, kind in listing.files:
         yield from sources.load(kind).read(path, limits)
+
+
+def _with_bar(listing: Listing, limits: Limits, label: str) -> Iterator[Document | Reject]:
+    with bar(label, total=listing.total_bytes, unit="B") as shown:
+        yield from _items(listing, replace(limits, on_bytes=shown.update))
 
 
 def _roots(text: str) -> list[Path]:

@@ -207,12 +207,11 @@ class Tokenizer:
         return model.get("unk_id")
 
 
-def train_bpe(
-    texts: Iterable[str], vocab_size: int, *, progress: bool = False, total_bytes: int | None = None
-) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> Tokenizer:
     """Learn a byte-level BPE of exactly `vocab_size` tokens: `<|endoftext|>` (id 0), 256 bytes, then merges.
 
-    The same texts give the same tokenizer, byte for byte. total_bytes: the amount of text expected, for the ETA.
+    The same texts give the same tokenizer, byte for byte. progress: show how much text was taken in; where the
+    amount is known, the caller's own bar over `texts` tells more.
     Raises ConfigError for a vocabulary below 257, DataError if the text has too few pairs for `vocab_size`.
     """
     import tokenizers
@@ -237,7 +236,7 @@ def train_bpe(
         min_frequency=2,  # a pair seen once is a coincidence
         show_progress=False,
     )
-    backend.train_from_iterator(_counted(texts, progress, total_bytes), trainer)
+    backend.train_from_iterator(_counted(texts) if progress else texts, trainer)
     if (reached := backend.get_vocab_size()) < vocab_size:
         raise DataError(
             f"corpus: too small for a vocabulary of {vocab_size}: its repeated pairs give only {reached} tokens; "
@@ -246,13 +245,10 @@ def train_bpe(
     return Tokenizer(backend.to_str(), {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}, "trained tokenizer")
 
 
-def _counted(texts: Iterable[str], progress: bool, total_bytes: int | None) -> Iterator[str]:
+def _counted(texts: Iterable[str]) -> Iterator[str]:
     from lmwright.progress import bar
 
-    if not progress:
-        yield from texts
-        return
-    with bar("tokenizer", total=total_bytes, unit="B") as shown:
+    with bar("tokenizer", total=None, unit="B") as shown:
         for text in texts:
             yield text
             shown.update(len(text.encode()))

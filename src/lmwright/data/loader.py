@@ -1,0 +1,116 @@
+"""The loader: steps of rows in an order that depends on (seed, epoch) alone, for any number of ranks.
+
+The one state is the cursor: how many samples all ranks together have consumed. Sample number s is row
+order(seed, s // N)[s % N] of the plan (N rows). A step takes the next `batch_size` samples, and rank r of W the
+part r of W of them. So the stream of samples is the same for every number of ranks and every batch size, before
+and after a resume, and across the end of an epoch, where one step may straddle two. No random state exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmwright.data.batch import Batch
+from lmwright.data.order import permutation
+from lmwright.data.pack import PackPlan, fingerprint
+from lmwright.errors import CheckpointError, ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Position in the stream of samples. samples: consumed so far, by all ranks together, over all epochs."""
+
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError(f"cursor: samples = {self.samples}: must not be negative")
+
+
+class Loader:
+    """Gives one rank its part of each step."""
+
+    def __init__(
+        self,
+        plan: PackPlan,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        cursor: Cursor | None = None,
+    ) -> None:
+        """batch_size: rows of a step, over all ranks. Raises DataError if the plan has no row, ConfigError."""
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank}: must be from 0 to world size - 1 = {world_size - 1}")
+        if batch_size < world_size:
+            raise ConfigError(f"batch_size = {batch_size}: must be at least the number of ranks, {world_size}")
+        if plan.num_sequences < 1:
+            raise DataError(
+                f"{plan.split.name}: too small: {plan.split.num_tokens} tokens give no row of "
+                f"{plan.context_length} and its label; give more text, or a context of at most "
+                f"{plan.split.num_tokens - 1}, or pack by documents"
+            )
+        self.plan = plan
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.cursor = cursor or Cursor()
+
+    @property
+    def epoch(self) -> int:
+        """Number of whole epochs consumed."""
+        return self.cursor.samples // self.plan.num_sequences
+
+    def next_batch(self) -> Batch:
+        """Return this rank's rows of the next step and move the cursor past the whole step."""
+        start = self.cursor.samples
+        first = start + self.batch_size * self.rank // self.world_size
+        last = start + self.batch_size * (self.rank + 1) // self.world_size
+        indices = self.order(first, last)
+        batch = Batch.of(self.plan.fetch(indices), tuple(indices.tolist()))
+        self.cursor = Cursor(start + self.batch_size)
+        return batch
+
+    def order(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the rows of samples start..stop-1, which may lie in several epochs."""
+        count = self.plan.num_sequences
+        parts: list[NDArray[np.int64]] = []
+        while start < stop or not parts:
+            epoch, offset = divmod(start, count)
+            parts.append(permutation(self.seed, epoch, count)[offset : offset + stop - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the cursor, and by what its meaning is recognised."""
+        return {"samples": self.cursor.samples, "seed": self.seed, "plan": fingerprint(self.plan)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ranks and batch size may differ.
+
+        Raises CheckpointError if the state is malformed, or belongs to another seed or other data.
+        """
+        samples, seed, plan = (state.get(key) for key in ("samples", "seed", "plan"))
+        if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
+            raise CheckpointError(f"loader state: samples = {samples!r}: must be a whole number, 0 or more")
+        if seed != self.seed:
+            raise CheckpointError(
+                f"loader state: saved with seed {seed!r}, but this run has {self.seed}; use that"
+            )
+        if plan != fingerprint(self.plan):
+            raise CheckpointError(
+                f"loader state: was saved with other data, context length or packing than {self.plan.split.name} "
+                f"({self.plan.kind}, {self.plan.context_length} tokens); resume with the ones it was saved with"
+            )
+        self.cursor = Cursor(samples)
+
+    def documents_of(self, sample_ids: Iterable[int]) -> list[str]:
+        """Return `path:line` of the documents in these rows, each once, for messages."""
+        return list(dict.fromkeys(name for index in sample_ids for name in self.plan.documents(index)))
