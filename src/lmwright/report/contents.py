@@ -69,6 +69,11 @@ class RunContents:
             raise DataError(f"{self.path / file}: {key} is {_kind(value)}, an object is expected")
         return value
 
+    def counts(self, file: str, key: str) -> list[tuple[str, float]]:
+        """Return the entries of the object at `file:key`. Raises DataError if one is no number."""
+        table = self.table(file, key)
+        return [(name, _number(value, f"{self.path / file}: {key}.{name}")) for name, value in table.items()]
+
     def text(self, file: str, key: str) -> str | None:
         """Return the value at `file:key` as text, or None if it is absent or no plain value."""
         value = self._find(file, key)

@@ -14,7 +14,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmwright.report.contents import CORPUS, EVALUATION, RunContents
+from lmwright.report.contents import RunContents
+from lmwright.report.numbers import numbers
 from lmwright.report.series import Curve, curve, smoothed
 from lmwright.report.svg import FAINT, INK, RULE, SERIES
 from lmwright.report.wording import shortened, si, significant, visible
@@ -33,7 +34,7 @@ AXES_SHARE = 0.74  # of the height of a figure with one plot, the rest is its ti
 
 
 def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
-    """Training and validation loss (nats/token) against tokens, with that of a token unigram if known."""
+    """Training and validation loss (nats/token) against tokens, and the loss that would equal xz."""
     train, validation = curve(run, "step", "loss"), curve(run, "evaluation", "loss")
     if not train and not validation:
         return None
@@ -46,10 +47,10 @@ def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     if validation:
         _line(axes, validation, color=SERIES[1], width=1.8, marker="o" if len(validation.y) <= 40 else "")
         labels.append((validation.finite()[-1], "validation", SERIES[1]))
-    unigram = run.number(f"{CORPUS}:unigram_nats_per_token")
-    if unigram is not None and math.isfinite(unigram):
-        axes.axhline(unigram, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        labels.append((unigram, "unigram", FAINT))
+    xz = numbers(run).get("xz_loss")
+    if xz is not None and xz.value <= max(train.finite() + validation.finite()):
+        axes.axhline(xz.value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        labels.append((xz.value, "xz", FAINT))
     _frame(axes, x="tokens trained on", y="loss, nats per token")
     _end_labels(axes, [(y, f"{name} {significant(y, 3)}", color) for y, name, color in labels], height)
     return figure
@@ -70,13 +71,13 @@ def throughput_figure(run: RunContents, *, narrow: bool = False) -> Figure | Non
 
 def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     """Bits per byte of the validation text: a byte unigram, xz, and the model, as bars."""
-    nats, size = run.number(f"{EVALUATION}:nats"), run.number(f"{EVALUATION}:bytes")
-    bars = [
-        ("byte unigram", run.number(f"{CORPUS}:unigram_bits_per_byte"), FAINT),
-        ("xz", run.number(f"{CORPUS}:xz_bits_per_byte"), FAINT),
-        ("this model", nats / (math.log(2) * size) if nats is not None and size else None, SERIES[1]),
-    ]
-    known = [(name, value, color) for name, value, color in bars if value is not None and math.isfinite(value)]
+    bars = (
+        ("byte unigram", "unigram_bits_per_byte", FAINT),
+        ("xz", "xz_bits_per_byte", FAINT),
+        ("this model", "bits_per_byte", SERIES[1]),
+    )
+    values = {name: number.value for name, number in numbers(run).items() if math.isfinite(number.value)}
+    known = [(name, values[key], color) for name, key, color in bars if key in values]
     if not known or known[-1][0] != "this model":
         return None
     figure, (axes,) = _canvas(1, height=34 * len(known) + 12, narrow=narrow, pad=0.02)
@@ -85,7 +86,7 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     for row, (_, value, color) in zip(rows, known, strict=True):
         axes.annotate(
             significant(value, 3), (value, row), xytext=(6, 0), textcoords="offset points", va="center",
-            color=color if color != FAINT else INK, fontweight="bold" if color != FAINT else "normal", fontsize=LETTERS,
+            fontsize=LETTERS, **({"color": INK} if color == FAINT else {"color": color, "fontweight": "bold"}),
         )  # fmt: skip
     axes.set_yticks(list(rows), [name for name, *_ in known], fontsize=LETTERS, color=INK)
     axes.set_xticks([])

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 LN2 = math.log(2)
 NATS, TOKENS, BYTES = "evaluation.json:nats", "evaluation.json:tokens", "evaluation.json:bytes"
-XZ, UNIGRAM = "corpus.json:xz_bits_per_byte", "corpus.json:unigram_bits_per_byte"
-TRAINED, SECONDS = "metrics.jsonl:last step.tokens", "metrics.jsonl:last end.seconds"
+XZ, UNIGRAM = "corpus.json:xz_bits_per_byte", "corpus.json:byte_unigram_bits_per_byte"
+STEPS, TRAINED, SECONDS = (f"metrics.jsonl:last step.{key}" for key in ("step", "tokens", "seconds"))
+N, N_INNER = "plan.json:parameters.total", "plan.json:parameters.non_embedding"
+FLOPS = "plan.json:flops.per_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,15 @@ LOSS = (
         UNIGRAM,
     ),
     Rule(
+        name="xz_loss",
+        label="Loss that equals xz",
+        unit="nats/token",
+        style="significant",
+        formula="xz × ln 2 × bytes ÷ tokens",
+        inputs={"xz": XZ, "bytes": BYTES, "tokens": TOKENS},
+        compute=lambda xz, bytes, tokens: xz * LN2 * bytes / tokens,
+    ),
+    Rule(
         name="saved_against_xz",
         label="Bits saved against xz",
         unit="",
@@ -117,53 +128,55 @@ LOSS = (
 )
 
 COST = (
-    given(
-        "parameters",
-        "Parameters, N",
-        "",
-        "integer",
-        "elements of all weights, a tied one once",
-        "plan.json:parameters.total",
-    ),
-    given("steps", "Steps", "", "integer", "optimiser updates", "metrics.jsonl:last step.step"),
-    given("trained_tokens", "Tokens trained on, D", "", "integer", "labels scored, all steps", TRAINED),
-    Rule(
-        name="epochs",
-        label="Epochs",
-        unit="",
-        style="significant",
-        formula="D ÷ tokens of the training split",
-        inputs={"D": TRAINED, "tokens": "corpus.json:splits.train.tokens"},
-        compute=lambda D, tokens: D / tokens,
-    ),
+    given("parameters", "Parameters, N", "", "integer", "elements of all weights, a tied one once", N),
+    given("steps", "Steps", "", "integer", "updates of the optimiser", STEPS),
+    given("trained_tokens", "Tokens trained on, D", "", "integer", "labels scored, over all steps", TRAINED),
     Rule(
         name="tokens_per_parameter",
         label="Tokens per parameter",
         unit="",
         style="significant",
         formula="D ÷ N",
-        inputs={"D": TRAINED, "N": "plan.json:parameters.total"},
+        inputs={"D": TRAINED, "N": N},
         compute=lambda D, N: D / N,
+    ),
+    Rule(
+        name="epochs",
+        label="Epochs",
+        unit="",
+        style="significant",
+        formula="steps ÷ planned steps × planned epochs",
+        inputs={"steps": STEPS, "planned steps": "plan.json:steps", "planned epochs": "plan.json:epochs"},
+        compute=lambda steps, **planned: steps / planned["planned steps"] * planned["planned epochs"],
     ),
     Rule(
         name="training_flops",
         label="Training FLOPs, exact",
-        unit="FLOP",
+        unit="",
         style="FLOP",
-        formula="F × D, F counted from the architecture: see docs/equations.md",
-        inputs={"F": "plan.json:flops.per_token", "D": TRAINED},
+        formula="F × D, with F the FLOPs of a token, counted from the architecture",
+        inputs={"F": FLOPS, "D": TRAINED},
         compute=lambda F, D: F * D,
     ),
     Rule(
         name="six_nd",
-        label="Training FLOPs, 6ND",
-        unit="FLOP",
+        label="Training FLOPs, 6ND, all parameters",
+        unit="",
         style="FLOP",
         formula="6 × N × D",
-        inputs={"N": "plan.json:parameters.total", "D": TRAINED},
+        inputs={"N": N, "D": TRAINED},
         compute=lambda N, D: 6 * N * D,
     ),
-    given("seconds", "Training time", "s", "duration", "monotonic clock, first step to last", SECONDS),
+    Rule(
+        name="six_nd_inner",
+        label="Training FLOPs, 6ND, no embeddings",
+        unit="",
+        style="FLOP",
+        formula="6 × N × D, N without embeddings and head",
+        inputs={"N": N_INNER, "D": TRAINED},
+        compute=lambda N, D: 6 * N * D,
+    ),
+    given("seconds", "Training time", "", "duration", "seconds in training steps, reading included", SECONDS),
     Rule(
         name="tokens_per_second",
         label="Tokens per second",
@@ -178,32 +191,85 @@ COST = (
         label="Model FLOPs utilisation (MFU)",
         unit="",
         style="percent",
-        formula="F × D ÷ (seconds × peak FLOP/s)",
-        inputs={
-            "F": "plan.json:flops.per_token",
-            "D": TRAINED,
-            "seconds": SECONDS,
-            "peak": "plan.json:peak_flops_per_second",
-        },
+        formula="F × D ÷ (seconds × peak), peak in FLOP/s as measured",
+        inputs={"F": FLOPS, "D": TRAINED, "seconds": SECONDS, "peak": "plan.json:peak_flops"},
         compute=lambda F, D, seconds, peak: F * D / (seconds * peak),
+    ),
+    given(
+        "peak_memory",
+        "Peak memory",
+        "",
+        "B",
+        "the most that the process, or the GPU, held",
+        "metrics.jsonl:last end.peak_memory_bytes",
     ),
 )
 
 PLAN = (
-    given("planned_tokens", "Tokens", "", "integer", "steps × batch × context length", "plan.json:tokens"),
-    given("planned_epochs", "Epochs", "", "significant", "tokens ÷ tokens of the split", "plan.json:epochs"),
-    given("planned_flops", "Training FLOPs, exact", "FLOP", "FLOP", "F × tokens", "plan.json:flops.exact"),
-    given("planned_six_nd", "Training FLOPs, 6ND", "FLOP", "FLOP", "6 × N × tokens", "plan.json:flops.six_nd"),
     given(
-        "planned_seconds", "Training time", "s", "duration", "estimate, before the first step", "plan.json:seconds"
+        "planned_tokens", "Tokens, planned", "", "integer", "steps × batch × context length", "plan.json:tokens"
+    ),
+    given(
+        "planned_epochs",
+        "Epochs, planned",
+        "",
+        "significant",
+        "sequences ÷ those of the split",
+        "plan.json:epochs",
+    ),
+    given("planned_flops", "Training FLOPs, planned", "", "FLOP", "F × tokens", "plan.json:flops.total"),
+    given(
+        "planned_six_nd",
+        "6ND, planned, all parameters",
+        "",
+        "FLOP",
+        "6 × N × tokens",
+        "plan.json:flops.six_nd_all_parameters",
+    ),
+    given(
+        "planned_six_nd_inner",
+        "6ND, planned, no embeddings",
+        "",
+        "FLOP",
+        "6 × N × tokens, N without embeddings and head",
+        "plan.json:flops.six_nd_without_embeddings",
+    ),
+    given(
+        "planned_seconds",
+        "Training time, planned",
+        "",
+        "duration",
+        "estimate, before the first step",
+        "plan.json:seconds",
+    ),
+    Rule(
+        name="planned_tokens_per_second",
+        label="Tokens per second, planned",
+        unit="tokens/s",
+        style="significant",
+        formula="tokens ÷ seconds",
+        inputs={"tokens": "plan.json:tokens", "seconds": "plan.json:seconds"},
+        compute=lambda tokens, seconds: tokens / seconds,
+    ),
+    given(
+        "planned_memory",
+        "Memory, planned",
+        "",
+        "B",
+        "weights + gradients + optimiser + activations + logits",
+        "plan.json:memory_bytes.total",
     ),
 )
-PLANNED = (
-    ("planned_tokens", "trained_tokens"),
-    ("planned_epochs", "epochs"),
-    ("planned_flops", "training_flops"),
-    ("planned_six_nd", "six_nd"),
-    ("planned_seconds", "seconds"),
-)
+# What was planned -> what came of it.
+PLANNED = {
+    "planned_tokens": "trained_tokens",
+    "planned_epochs": "epochs",
+    "planned_flops": "training_flops",
+    "planned_six_nd": "six_nd",
+    "planned_six_nd_inner": "six_nd_inner",
+    "planned_seconds": "seconds",
+    "planned_tokens_per_second": "tokens_per_second",
+    "planned_memory": "peak_memory",
+}
 RULES = LOSS + COST + PLAN
 RULE_NAMES = tuple(dict.fromkeys(rule.name for rule in RULES))

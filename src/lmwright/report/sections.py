@@ -19,7 +19,7 @@ from lmwright.report.numbers import Number
 from lmwright.report.rules import PLANNED
 from lmwright.report.series import curve, smoothed
 from lmwright.report.svg import inline_svg
-from lmwright.report.wording import integer, percent, shortened, si
+from lmwright.report.wording import integer, percent, shortened, si, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def status(run: RunContents) -> list[str]:
 def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
     """Return the planned numbers, each beside the one that came of it."""
     rows = []
-    for planned_name, actual_name in PLANNED:
+    for planned_name, actual_name in PLANNED.items():
         planned, actual = numbers.get(planned_name), numbers.get(actual_name)
         if planned is not None:
             label = actual.label if actual is not None else planned.label
@@ -125,26 +125,30 @@ def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
 
 def memory_rows(run: RunContents) -> list[tuple[str, str]]:
     """Return the parts of the memory estimate, largest first."""
-    parts = run.table(PLAN, "memory_bytes")
-    sizes = [(name, run.number(f"{PLAN}:memory_bytes.{name}") or 0) for name in parts if "." not in name]
+    sizes = [part for part in run.counts(PLAN, "memory_bytes") if part[0] != "total"]
     return [(name.replace("_", " "), si(size, "B")) for name, size in sorted(sizes, key=lambda part: -part[1])]
 
 
 def corpus_rows(run: RunContents) -> list[tuple[str, list[str]]]:
     """Return for each split its documents, tokens, bytes and bytes per token, as text."""
     rows = []
-    for split in run.table(CORPUS, "splits"):
-        counts = [run.number(f"{CORPUS}:splits.{split}.{key}") for key in ("documents", "tokens", "bytes")]
-        tokens, size = counts[1], counts[2]
-        ratio = f"{size / tokens:.3f}" if tokens and size is not None else "–"
-        rows.append((split, [*("–" if count is None else integer(count) for count in counts), ratio]))
+    for split in ("train", "validation"):
+        styles = {
+            "documents": "integer",
+            "tokens": "integer",
+            "bytes": "integer",
+            "bytes_per_token": "significant",
+        }
+        values = {key: run.number(f"{CORPUS}:{split}.{key}") for key in styles}
+        if any(value is not None for value in values.values()):
+            rows.append((split, [write(value, styles[key]) for key, value in values.items()]))
     return rows
 
 
 def reject_rows(run: RunContents) -> list[tuple[str, str]]:
     """Return how many pieces of the corpus were rejected for each reason, most first."""
-    counts = [(why, run.number(f"{CORPUS}:rejects.{why}") or 0) for why in run.table(CORPUS, "rejects")]
-    return [(why, integer(count)) for why, count in sorted(counts, key=lambda row: (-row[1], row[0]))]
+    counts = sorted(run.counts(CORPUS, "rejects"), key=lambda row: (-row[1], row[0]))
+    return [(why, integer(count)) for why, count in counts[:MOST_ROWS]]
 
 
 def samples(run: RunContents) -> list[Shown]:

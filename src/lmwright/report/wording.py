@@ -22,13 +22,7 @@ ACTIVE = re.compile(
 
 def visible(text: str) -> str:
     """Return `text` with control, direction and surrogate characters shown as signs; newline and tab stay."""
-    return ACTIVE.sub(lambda match: _sign(ord(match.group())), text.replace("\r\n", "\n"))
-
-
-def _sign(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    return ACTIVE.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def shortened(text: str, limit: int) -> str:
