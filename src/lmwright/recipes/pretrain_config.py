@@ -1,17 +1,37 @@
-"""The four factors of a pretraining run: architecture, task, data, training. Torch-free."""
+"""The four factors of a pretraining run: architecture, task, data, training. Torch-free.
+
+What a run file leaves out is filled in from the corpus (vocabulary, ends of text), the context (positions), the
+family (its usual parts) and, last, from a small model that a laptop trains in minutes; the resolved configuration,
+saved with the run, shows all of it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from lmwright import seams
-from lmwright.config import closest
+from lmwright.config import closest, convert, merge
+from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
 from lmwright.train.config import TrainConfig
+
+SMALL = {
+    "architecture": {"family": "llama", "hidden_size": 256, "num_layers": 4, "tie_embeddings": True},
+    "data": {"context_length": 256},
+    "training": {
+        "steps": 500,
+        "batch_size": 16,
+        "optimizer": {"name": "adamw"},
+        "schedule": {"name": "cosine"},
+    },
+}
+HEAD_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +44,14 @@ class TaskConfig:
         allowed = seams.names("lmwright.objectives")
         if self.objective not in allowed:  # only listed: importing one costs torch
             hint = closest(self.objective, allowed)
-            raise ConfigError(f"objective = {self.objective!r}: there is none{hint}; there are {', '.join(allowed)}")
+            raise ConfigError(
+                f"objective = {self.objective!r}: there is none{hint}; there are {', '.join(allowed)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """corpus: directory of built shards. context_length: tokens in a sequence.
+    """corpus: directory of built shards. context_length: tokens in a sequence. split: what is trained on.
 
     packing: 'contiguous' cuts the stream into blocks; 'documents' fits whole documents into sequences, and
     attention never crosses from one into the next.
@@ -38,8 +60,7 @@ class DataConfig:
     corpus: str
     context_length: Annotated[int, Meta(ge=2)]
     packing: Literal["contiguous", "documents"] = "contiguous"
-    split: str = "train"
-    validation_split: str = "validation"
+    split: Literal["train", "validation"] = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +78,49 @@ class PretrainConfig:
                 f"data.context_length = {self.data.context_length}: is longer than architecture.max_positions = "
                 f"{self.architecture.max_positions}; raise that, or shorten the context"
             )
+
+
+def resolve(given: Mapping[str, Any], where: str) -> PretrainConfig:
+    """Complete and check the settings of a run.
+
+    where: what is being read, for messages. Raises ConfigError that names the setting, DataError if the corpus
+    cannot be opened.
+    """
+    settings = merge(SMALL, given)
+    data = settings["data"]
+    if not isinstance(data, dict) or not isinstance(data.get("corpus"), str):
+        raise ConfigError(
+            f"{where}: setting data.corpus is missing: the directory of a built corpus (--corpus DIR)"
+        )
+    if not isinstance(settings["architecture"], dict):
+        raise ConfigError(f"{where}: architecture must be a table of settings")
+    corpus = Corpus.open(Path(data["corpus"]))
+    settings["architecture"] = _complete(settings["architecture"], data, corpus)
+    config = convert(settings, PretrainConfig, where)
+    if config.architecture.vocab_size < corpus.tokenizer.vocab_size:
+        raise ConfigError(
+            f"{where}: architecture.vocab_size = {config.architecture.vocab_size}: is smaller than the "
+            f"{corpus.tokenizer.vocab_size} entries of the corpus's tokenizer; leave it out, or raise it"
+        )
+    return config
+
+
+def _complete(given: Mapping[str, Any], data: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:
+    """Return the architecture with everything filled in that follows from the rest."""
+    family = given["family"]
+    usual = seams.load("lmwright.model.families", family).defaults() if isinstance(family, str) else {}
+    found: dict[str, Any] = {
+        "vocab_size": corpus.tokenizer.vocab_size,
+        "max_positions": data["context_length"],
+        "bos_id": corpus.tokenizer.bos_id,
+        "eos_id": corpus.tokenizer.eos_id,
+        **usual,
+        **given,
+    }
+    width = found["hidden_size"]
+    if isinstance(width, int):
+        found.setdefault("num_heads", max(1, width // HEAD_SIZE))
+        # SwiGLU has three matrices where GELU has two: 8/3 of the width makes them equal in size.
+        gated = found.get("ffn", "swiglu") == "swiglu"
+        found.setdefault("ffn_size", -(-8 * width // (3 * 64)) * 64 if gated else 4 * width)
+    return found

@@ -46,7 +46,8 @@ class State:
     """Where a run stands.
 
     step: updates made. samples: sequences consumed, over all epochs. tokens: targets trained on. seconds: of
-    training. evaluated: step of the last evaluation. run: fingerprint of the configuration and the corpus.
+    training. evaluated: step of the last evaluation. config, data: fingerprints of the resolved configuration and
+    of the sequences, which a resume must meet again.
     """
 
     step: int = 0
@@ -54,7 +55,8 @@ class State:
     tokens: int = 0
     seconds: float = 0.0
     evaluated: int = 0
-    run: str = ""
+    config: str = ""
+    data: str = ""
 
     def after(self, *, samples: int, tokens: int, seconds: float) -> State:
         """Return the state one update later."""

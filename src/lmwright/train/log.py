@@ -50,6 +50,7 @@ class Log:
         self._run = run
         self._mfu_per_rate = flops_per_token / peak_flops
         self._before = seconds_before
+        self.last_loss: float | None = None  # of the last step record, in nats per token
         self._open = 0.0  # training seconds up to the last step record
         self._loss = 0.0
         self._count = 0
@@ -71,11 +72,12 @@ class Log:
         """Write the record of the steps since the last one; `loss` is in nats per token over their tokens."""
         seconds = self.clock.of("train") - self._open
         rate = self._count / seconds
+        self.last_loss = self._loss / self._count
         means = {name: value / self._count for name, value in self._metrics.items()}
         self.write(
             "step",
             step,
-            loss=self._loss / self._count,
+            loss=self.last_loss,
             **facts,
             **means,
             tokens_per_second=rate,

@@ -26,7 +26,7 @@ from lmwright.train import gradient
 from lmwright.train.checkpoint import State
 from lmwright.train.config import TrainConfig
 from lmwright.train.log import Log
-from lmwright.train.machine import peak_memory
+from lmwright.train.machine import current_memory, peak_memory
 from lmwright.train.optimizers import Optimizer
 from lmwright.train.signals import Stopped, StopSignals
 
@@ -78,6 +78,7 @@ def train(job: Job, state: State) -> State:
         seconds_before=state.seconds,
     )
     log.write("start", state.step, threads=torch.get_num_threads(), precision=config.precision)
+    memory = current_memory(config.device)
     with StopSignals() as stop, progress.bar("train", total=config.steps, unit="step", initial=state.step) as bar:
         while True:
             with suppress(Stopped):  # then the resumed run evaluates
@@ -95,7 +96,7 @@ def train(job: Job, state: State) -> State:
                 continue  # nothing was changed yet: what was true before the update is saved
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update()
-    log.write("end", state.step, **_actuals(job, state, log))
+    log.write("end", state.step, **_actuals(job, state, log), memory_at_start_bytes=memory)
     return state
 
 
@@ -144,7 +145,7 @@ def _refuse(job: Job, step: int, batch: Batch, found: gradient.Gradient, log: Lo
     shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
     raise NonFiniteError(
         f"{job.run.path}: the {what} of step {step + 1} is not finite, in a batch of {shown}; nothing was updated "
-        "or saved. Lower the learning rate, use precision fp32, or look at these documents, then --resume"
+        "or saved. Look at these documents, or train anew with a lower learning rate or in fp32"
     )
 
 
@@ -183,9 +184,10 @@ def _interrupt(job: Job, state: State, signum: int) -> NoReturn:
     )
 
 
-def _actuals(job: Job, state: State, log: Log) -> dict[str, float]:
+def _actuals(job: Job, state: State, log: Log) -> dict[str, float | None]:
     """What plan.json predicted, as it came out."""
-    figures = {
+    return {
+        "loss": log.last_loss,
         "tokens": state.tokens,
         "seconds": state.seconds,
         "tokens_per_second": state.tokens / state.seconds if state.seconds else 0.0,
@@ -193,4 +195,3 @@ def _actuals(job: Job, state: State, log: Log) -> dict[str, float]:
         "checkpoint_seconds": log.clock.of("checkpoint"),
         "peak_memory_bytes": peak_memory(job.config.device),
     }
-    return figures

@@ -13,12 +13,14 @@ Decisions are stored with the run: sums in another order differ in the last bit,
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -102,6 +104,17 @@ def peak_flops(dtype: torch.dtype, device: str, *, size: int = 1024, budget: flo
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2.0 * size**3 / best
+
+
+def current_memory(device: str) -> int:
+    """Return the bytes held now: of the GPU, or of this process (where the system tells, else 0)."""
+    if device == "cuda":
+        return int(torch.cuda.memory_allocated())
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory(device: str) -> int:

@@ -1,0 +1,87 @@
+"""`lmwright pretrain`: train a model on a built corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+PLACES = {
+    "corpus": ("data", "corpus"),
+    "context": ("data", "context_length"),
+    "packing": ("data", "packing"),
+    "steps": ("training", "steps"),
+    "batch_size": ("training", "batch_size"),
+    "seed": ("training", "seed"),
+    "precision": ("training", "precision"),
+    "threads": ("training", "threads"),
+    "lr": ("training", "optimizer", "lr"),
+}
+
+
+@click.command("pretrain")
+@click.argument("settings", nargs=-1, metavar="[RUN.toml] [KEY=VALUE]...")
+@click.option("--corpus", type=click.Path(), help="Directory of a built corpus.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory to make, or to --resume.")
+@click.option("--context", type=int, help="Tokens in a sequence.")
+@click.option("--packing", type=click.Choice(["contiguous", "documents"]), help="How sequences are cut.")
+@click.option("--steps", type=int, help="Optimiser updates.")
+@click.option("--batch-size", type=int, help="Sequences in an update, over all micro-batches.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--seed", type=int, help="Names every random stream of the run.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the matrix products.")
+@click.option("--threads", type=str, help="A number, or auto: measured.")
+@click.option("--dry-run", is_flag=True, help="Print configuration and cost; write nothing.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--force", is_flag=True, help="Replace what is in --out.")
+def command(
+    settings: tuple[str, ...], out: Path | None, dry_run: bool, resume: bool, force: bool, **flags: Any
+) -> None:
+    """Train a model on a built corpus, or --resume a run that was stopped.
+
+    Settings come from a TOML file with the tables [architecture], [task], [data] and [training], from
+    key=value such as architecture.hidden_size=384 or training.schedule.name=wsd, and from flags; the last one wins.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if resume and (settings or given or dry_run or force):
+        what = ", ".join([*settings, *given, *(["dry-run"] if dry_run else []), *(["force"] if force else [])])
+        raise click.UsageError(
+            f"--resume goes on with the run's own settings, so {what} cannot be changed with it"
+        )
+    if out is None and not dry_run:
+        raise click.UsageError("--out is missing: the run directory to make or to --resume")
+    from lmwright.recipes import pretrain as recipe
+
+    if resume:
+        assert out is not None
+        recipe.resume(out, say=click.echo)
+        return
+    tree, where = _gather(settings, given)
+    if dry_run:
+        planned = recipe.plan_run(tree, where)
+        click.echo(json.dumps(recipe.as_json(planned.config), indent=2))
+        recipe.describe(planned, click.echo)
+        return
+    assert out is not None
+    recipe.pretrain(tree, out, where=where, force=force, say=click.echo)
+
+
+def _gather(settings: tuple[str, ...], given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Lay the file, the overrides and the flags over each other; return the tree and what to call it."""
+    from lmwright.config import apply_overrides, load_toml, merge
+
+    files = [word for word in settings if "=" not in word]
+    if len(files) > 1:
+        raise click.UsageError(f"one run file at most, got {', '.join(files)}; settings are written key=value")
+    tree = load_toml(Path(files[0])) if files else {}
+    tree = apply_overrides(tree, [word for word in settings if "=" in word])
+    for name, value in given.items():
+        branch: Any = value
+        if name == "threads" and value.isdigit():
+            branch = int(value)
+        for key in reversed(PLACES[name]):
+            branch = {key: branch}
+        tree = merge(tree, branch)
+    return tree, files[0] if files else "command line"

@@ -1,0 +1,168 @@
+"""What a pretraining run will cost, before it is spent: parameters, tokens, FLOPs, memory, time.
+
+The time comes from a few real gradients of the real model on real batches, in a model that is thrown away, so the
+run itself is not touched; the same measurement chooses the number of threads. Where the model would not fit into
+memory the time is that of the exact FLOPs at a stated fraction of the measured peak.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lmwright import objectives, seeds
+from lmwright.data.batch import Batch
+from lmwright.data.loader import Loader
+from lmwright.data.pack import PackPlan
+from lmwright.model.language_model import LanguageModel
+from lmwright.recipes.pretrain_config import PretrainConfig
+from lmwright.scaling import flops
+from lmwright.train import gradient, machine, parts
+from lmwright.train.config import TrainConfig
+from lmwright.train.precision import DTYPES, resolve, resolve_device
+
+ASSUMED_MFU = 0.4
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the machine showed.
+
+    config: with nothing left to 'auto'. step_seconds: of one update, None if the model was too large to try.
+    threads: seconds of a micro-batch by number of threads; empty where only one number was possible.
+    """
+
+    config: PretrainConfig
+    step_seconds: float | None
+    peak_flops: float
+    threads: dict[int, float]
+    matmul_errors: dict[str, float]
+
+
+def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
+    """Decide what was left to 'auto' and time an update; sets threads and the path of fp32 products."""
+    training = config.training
+    device = resolve_device(training.device)
+    precision = resolve(training.precision, device)
+    matmul = machine.choose_matmul() if training.matmul == "auto" else None
+    path = training.matmul if matmul is None else matmul.path
+    settled = replace(training, device=device, precision=precision, matmul=path)
+    apply(settled)
+    threads: dict[int, float] = {}
+    fits = _memory(config, precision).total < _free_memory(device)
+    trial = _Trial(replace(config, training=settled), plan) if fits else None
+    if training.threads == "auto":
+        if trial is not None and device == "cpu":
+            threads = machine.choose_threads(trial.micro_batch).seconds
+        settled = replace(settled, threads=torch.get_num_threads())
+    return Measured(
+        config=replace(config, training=settled),
+        step_seconds=None if trial is None else trial.step_seconds(),
+        peak_flops=machine.peak_flops(DTYPES[precision], device),
+        threads=threads,
+        matmul_errors={} if matmul is None else matmul.errors,
+    )
+
+
+def apply(training: TrainConfig) -> None:
+    """Set the process to what a resolved configuration says; 'auto' leaves things as they are."""
+    if training.threads != "auto":
+        torch.set_num_threads(training.threads)
+    if training.matmul != "auto":
+        torch.set_float32_matmul_precision(training.matmul)
+
+
+class _Trial:
+    """A throwaway twin of the run, for timing."""
+
+    def __init__(self, config: PretrainConfig, plan: PackPlan) -> None:
+        self._config = config.training
+        self._device = resolve_device(config.training.device)
+        self._model = LanguageModel(config.architecture).to(self._device)
+        self._model.init_weights(seeds.torch_generator(0, "trial", device=self._device))
+        self._objective = objectives.load(config.task.objective)
+        self._size = self._config.micro_batch_size or self._config.batch_size
+        self._batch: Batch = Loader(plan, batch_size=self._size, seed=0).next_batch().to(self._device)
+        module = parts.module("optimizers", self._config.optimizer)
+        settings = parts.settings("optimizers", self._config.optimizer)
+        self._optimizer = module.build(dict(self._model.named_parameters()), settings)
+
+    def micro_batch(self) -> None:
+        """Forward and backward of one micro-batch, with dropout where the run has it."""
+        gradient.compute(
+            self._model,
+            self._objective,
+            self._batch,
+            micro_batch_size=self._size,
+            precision=self._config.precision,
+            clip_norm=self._config.clip_norm,
+            dropout=lambda number: seeds.torch_generator(0, "trial", number, device=self._device),
+        )
+
+    def step_seconds(self) -> float:
+        """Return the seconds of one update: its micro-batches, and the optimiser once."""
+        self.micro_batch()
+        self._optimizer.step(1e-9)
+        each = machine.typical_seconds(self.micro_batch, budget=1.5)
+        once = machine.typical_seconds(lambda: self._optimizer.step(1e-9), budget=0.2)
+        return each * self._config.batch_size / self._size + once
+
+
+def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
+    """Return plan.json: every figure that the run's end is compared with, and how it was come by."""
+    config, training = measured.config, measured.config.training
+    architecture, length = config.architecture, config.data.context_length
+    sequences = training.steps * training.batch_size
+    total = flops.training_flops(architecture, length) * sequences
+    memory = _memory(config, training.precision)
+    if measured.step_seconds is not None:
+        seconds = training.steps * measured.step_seconds
+        basis = "steps x the measured seconds of a real update"
+    else:
+        seconds = total / (ASSUMED_MFU * measured.peak_flops)
+        basis = f"training FLOPs / ({ASSUMED_MFU} of the measured peak); too large to try in this memory"
+    return {
+        "steps": training.steps,
+        "sequences": sequences,
+        "tokens": sequences * length,
+        "epochs": sequences / plan.num_sequences,
+        "tokens_lost_in_packing": plan.tokens_lost,
+        "tokens_padded": plan.tokens_padded,
+        "parameters": dataclasses.asdict(flops.count_parameters(architecture)),
+        "flops": {
+            "total": total,
+            "per_token": flops.flops_per_token(architecture, length),
+            "six_nd_all_parameters": flops.six_nd(architecture, sequences * length, "chinchilla"),
+            "six_nd_without_embeddings": flops.six_nd(architecture, sequences * length, "kaplan"),
+        },
+        "memory_bytes": {**dataclasses.asdict(memory), "total": memory.total},
+        "seconds": seconds,
+        "seconds_basis": f"{basis}; evaluation and checkpoints not included",
+        "step_seconds": measured.step_seconds,
+        "peak_flops": measured.peak_flops,
+        "mfu": "flops.per_token x tokens per second / peak_flops",
+        "threads_tried_seconds": {str(number): value for number, value in measured.threads.items()},
+        "matmul_relative_errors": measured.matmul_errors,
+    }
+
+
+def _memory(config: PretrainConfig, precision: str) -> flops.TrainingMemory:
+    training = config.training
+    return flops.training_memory(
+        config.architecture,
+        training.micro_batch_size or training.batch_size,
+        config.data.context_length,
+        DTYPE_NAMES[precision],
+        attention_square=config.architecture.attention_dropout > 0,
+    )
+
+
+def _free_memory(device: str) -> float:
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
