@@ -11,11 +11,11 @@ top_k.) So top_p and min_p measure probabilities after the temperature, renormal
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from lmwright import seams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +35,8 @@ class Processor(Protocol):
         ...
 
 
-@functools.cache
+@cache
 def processors() -> dict[str, Processor]:
     """Return the processors by name, in the order in which they are applied."""
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    found = {name: cast(Processor, importlib.import_module(f"{__name__}.{name}")) for name in names}
+    found = {name: cast(Processor, seams.load(__name__, name)) for name in seams.names(__name__)}
     return dict(sorted(found.items(), key=lambda item: item[1].ORDER))
