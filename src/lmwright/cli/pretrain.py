@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Train a model on a built corpus, or --resume a run that was stopped.
 
-    Settings come from a TOML file with the tables [architecture], [task], [data] and [training], from
-    key=value such as architecture.hidden_size=384 or training.schedule.name=wsd, and from flags; the last one wins.
+    Settings come from a TOML file with the tables [architecture], [task], [data] and [training], from key=value
+    such as architecture.hidden_size=384 or training.schedule.name=wsd, and from flags; the last one wins.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     if resume and (settings or given or dry_run or force):

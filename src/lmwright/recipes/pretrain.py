@@ -211,9 +211,9 @@ def _evaluation(
             dtype=DTYPES[training.precision],
         )
         return {
-            "validation_loss": found.nats_per_token,
-            "validation_bits_per_byte": found.bits_per_byte,
-            "validation_tokens": found.tokens,
+            "loss": found.nats_per_token,
+            "bits_per_byte": found.bits_per_byte,
+            "scored_tokens": found.tokens,
         }
 
     return evaluate

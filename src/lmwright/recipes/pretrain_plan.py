@@ -54,7 +54,7 @@ def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
     settled = replace(training, device=device, precision=precision, matmul=path)
     apply(settled)
     threads: dict[int, float] = {}
-    fits = _memory(config, precision).total < _free_memory(device)
+    fits = _memory(config, precision, device).total < _free_memory(device)
     trial = _Trial(replace(config, training=settled), plan) if fits else None
     if training.threads == "auto":
         if trial is not None and device == "cpu":
@@ -119,7 +119,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     architecture, length = config.architecture, config.data.context_length
     sequences = training.steps * training.batch_size
     total = flops.training_flops(architecture, length) * sequences
-    memory = _memory(config, training.precision)
+    memory = _memory(config, training.precision, training.device)
     if measured.step_seconds is not None:
         seconds = training.steps * measured.step_seconds
         basis = "steps x the measured seconds of a real update"
@@ -151,14 +151,14 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     }
 
 
-def _memory(config: PretrainConfig, precision: str) -> flops.TrainingMemory:
+def _memory(config: PretrainConfig, precision: str, device: str) -> flops.TrainingMemory:
     training = config.training
     return flops.training_memory(
         config.architecture,
         training.micro_batch_size or training.batch_size,
         config.data.context_length,
         DTYPE_NAMES[precision],
-        attention_square=config.architecture.attention_dropout > 0,
+        device=device,
     )
 
 

@@ -161,7 +161,9 @@ def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals) -> Sta
     before = log.clock.of("evaluation")
     with log.clock.on("evaluation"), stop.interruptible():
         figures = dict(job.evaluate())
-    log.write("evaluation", state.step, **figures, eval_seconds=log.clock.of("evaluation") - before)
+    log.write(
+        "evaluation", state.step, tokens=state.tokens, **figures, eval_seconds=log.clock.of("evaluation") - before
+    )
     return replace(state, evaluated=state.step)
 
 

@@ -1,0 +1,205 @@
+"""A run that is broken off and resumed ends with the very bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import make_corpus, settings, weights
+
+from lmwright.config import merge
+from lmwright.errors import CheckpointError, ConfigError, DataError
+from lmwright.recipes.pretrain import pretrain, resume
+from lmwright.runs import RunDirectory
+from lmwright.train.optimizers.adamw import AdamW
+
+
+class PowerCut(Exception):
+    """What stands for a process that ends without a word."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that lets the updates fail from the n-th on; None lets them work again."""
+    real = AdamW.step
+
+    def after(updates: int | None) -> None:
+        left = [updates]
+
+        def step(self: AdamW, lr: float) -> None:
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise PowerCut
+            real(self, lr)
+
+        monkeypatch.setattr(AdamW, "step", step)
+
+    return after
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def broken_run(run: Path, chosen: dict[str, Any], cut: Any, cuts: list[int]) -> None:
+    """Train with a power cut after each of these numbers of updates (the trial before the run makes some, too)."""
+    cut(None)
+    started = False
+    for updates in cuts:
+        with pytest.raises(PowerCut):
+            if started:
+                cut(updates)
+                resume(run, say=quiet)
+            else:
+                start_and_cut(run, chosen, cut, updates)
+        started = True
+    cut(None)
+    resume(run, say=quiet)
+
+
+def start_and_cut(run: Path, chosen: dict[str, Any], cut: Any, updates: int) -> None:
+    import lmwright.recipes.pretrain as recipe
+
+    real = recipe._train
+
+    def train(*arguments: Any) -> Any:
+        cut(updates)
+        return real(*arguments)
+
+    recipe._train = train  # type: ignore[assignment]
+    try:
+        pretrain(chosen, run, where="test", say=quiet)
+    finally:
+        recipe._train = real
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "documents, dropout, ragged, three epochs": {},
+    "contiguous": {"data": {"packing": "contiguous"}},
+    "bf16": {"training": {"precision": "bf16"}},
+    "gpt2": {"architecture": {"family": "gpt2"}},
+    "wsd, whole batch": {"training": {"micro_batch_size": 20, "schedule": {"name": "wsd"}}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed_equals_uninterrupted(case: str, corpus: Path, tmp_path: Path, cut: Any) -> None:
+    chosen = merge(settings(corpus), CASES[case])
+    if chosen["architecture"]["family"] == "gpt2":
+        chosen["architecture"]["ffn_size"] = 64
+    final = pretrain(chosen, tmp_path / "straight", where="test", say=quiet)
+    assert final.samples == 12 * 20
+    # Cut before the first checkpoint, between two, twice in the same stretch, and right before the end.
+    broken_run(tmp_path / "broken", chosen, cut, [2, 4, 2, 5])
+    assert weights(tmp_path / "broken") == weights(tmp_path / "straight")
+    assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
+
+
+def losses(run: Path) -> list[tuple[int, float, float, int]]:
+    records = [record for record in RunDirectory(run).metrics() if record["kind"] == "step"]
+    return [(record["step"], record["loss"], record["grad_norm"], record["tokens"]) for record in records]
+
+
+def test_the_test_can_fail(corpus: Path, tmp_path: Path) -> None:
+    pretrain(settings(corpus), tmp_path / "a", where="test", say=quiet)
+    pretrain(settings(corpus, seed=1), tmp_path / "b", where="test", say=quiet)
+    assert weights(tmp_path / "a") != weights(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", "truncate"),
+        ("state/optimizer.safetensors", "flip"),
+        ("state/trainer.json", "remove"),
+        ("MANIFEST.json", "remove"),
+        ("config.json", "truncate"),
+        ("tokenizer.json", "flip"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_by_name(
+    name: str, damage: str, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    whole = weights(run)
+    file = run / "checkpoints" / "step-000012" / name
+    data = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    else:
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        file.write_bytes(flipped if damage == "flip" else data[:middle])
+    said: list[str] = []
+    resume(run, say=said.append)
+    warning = next(line for line in said if "going back" in line)
+    assert "step-000012" in warning
+    assert Path(name).name in warning
+    assert "resuming after step 9 of 12" in said
+    assert weights(run) == whole
+
+
+def test_if_none_is_sound_that_is_said_and_nothing_is_trained(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    for path in run.glob("checkpoints/*/model.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints is sound"):
+        resume(run, say=quiet)
+
+
+def test_what_a_killed_save_left_is_swept_away_and_never_chosen(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    partial = run / "checkpoints" / ".partial-123-step-000013"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"half")
+    resume(run, say=quiet)
+    assert not partial.exists()
+
+
+def test_a_second_process_is_refused(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    holder = RunDirectory.open(run)
+    holder.lock()
+    try:
+        with pytest.raises(ConfigError, match="another process"):
+            resume(run, say=quiet)
+    finally:
+        holder.close()
+
+
+def test_other_settings_or_other_data_are_no_resume(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    before = (run / "config.json").read_text()
+    config = json.loads(before)
+    config["training"]["optimizer"]["lr"] = 0.5
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="not the configuration"):
+        resume(run, say=quiet)
+    (run / "config.json").write_text(before)
+    resume(run, say=quiet)
+
+
+def test_what_is_no_run_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run directory"):
+        resume(tmp_path, say=quiet)
+
+
+def test_only_the_newest_checkpoints_are_kept(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus, checkpoint_every=1, keep_checkpoints=3), run, where="test", say=quiet)
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["step-000010", "step-000011", "step-000012"]
+    assert (run / "latest").read_text() == "step-000012\n"
