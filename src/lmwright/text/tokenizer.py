@@ -100,10 +100,9 @@ class Tokenizer:
             if self._leaks is not None and not allow_special:
                 return [self._encode_cut(text) for text in texts]
             batch = backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"text: position {error.start} holds half of a surrogate pair; it is not valid Unicode"
-            ) from None
+        except TypeError:  # what the library says to a str that is not valid Unicode
+            _refuse_surrogates(texts)
+            raise
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
@@ -342,6 +341,14 @@ def _to_bytes(token: str | None, table: dict[str, int]) -> bytes:
         return bytes(table[character] for character in token)
     except KeyError:  # an added token is stored as plain text, not in stand-ins
         return token.encode("utf-8", "replace")
+
+
+def _refuse_surrogates(texts: Sequence[str]) -> None:
+    for text in texts:
+        if found := re.search("[\ud800-\udfff]", text):
+            raise DataError(
+                f"text: position {found.start()} holds half of a surrogate pair; it is not valid Unicode"
+            ) from None
 
 
 def _runs(ids: Iterable[int], vocab_size: int) -> Iterator[tuple[bool, list[int]]]:

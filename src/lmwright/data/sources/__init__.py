@@ -12,12 +12,10 @@ file; `tests/contract/test_sources.py` runs over the listing.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
+from lmwright import seams
 from lmwright.data.documents import Found, Limits
 
 
@@ -31,15 +29,14 @@ class Source(Protocol):
         ...
 
 
-def kinds() -> list[str]:
+def kinds() -> tuple[str, ...]:
     """Return the names of the source files in this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return seams.names(__name__)
 
 
-@functools.cache
 def load(kind: str) -> Source:
     """Import a source by the name of its file."""
-    return cast("Source", importlib.import_module(f"{__name__}.{kind}"))
+    return cast("Source", seams.load(__name__, kind))
 
 
 def kind_of(path: Path) -> str:

@@ -33,8 +33,11 @@ def read(path: Path, limits: Limits) -> Found:
         if not size:
             yield Reject(name, None, "is empty", "empty")
             return
+        if problem := _schema_problem(parquet.read_schema(str(path)), name, limits):
+            yield problem
+            return
         with parquet.ParquetFile(str(path), read_dictionary=[limits.text_field]) as file:
-            if problem := _refuse(file, name, limits):
+            if problem := _size_problem(file.metadata, name, limits):
                 yield problem
                 return
             produced = 0
@@ -54,11 +57,9 @@ def read(path: Path, limits: Limits) -> Found:
         yield Reject(name, row + 1 if row else None, f"cannot be read as parquet ({reason})", "damaged")
 
 
-def _refuse(file: Any, name: str, limits: Limits) -> Reject | None:
-    """Return why the file as a whole gives no documents, or None."""
+def _schema_problem(schema: Any, name: str, limits: Limits) -> Reject | None:
     import pyarrow
 
-    schema = file.schema_arrow
     if limits.text_field not in schema.names:
         hint = closest(limits.text_field, schema.names)
         reason = f"has no column {limits.text_field!r}{hint}; its columns: {', '.join(schema.names[:8])}"
@@ -68,8 +69,12 @@ def _refuse(file: Any, name: str, limits: Limits) -> Reject | None:
     types = pyarrow.types
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
         return Reject(name, None, f"column {limits.text_field!r} is {kind}, not text", "field")
-    for group in range(file.metadata.num_row_groups):
-        found = file.metadata.row_group(group)
+    return None
+
+
+def _size_problem(metadata: Any, name: str, limits: Limits) -> Reject | None:
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group)
         for column in (found.column(index) for index in range(found.num_columns)):
             if column.path_in_schema == limits.text_field and column.total_uncompressed_size > MAX_GROUP_BYTES:
                 return Reject(name, None, f"row group {group} is larger than {MAX_GROUP_BYTES} bytes", "too-large")
