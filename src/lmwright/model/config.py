@@ -29,6 +29,8 @@ LIMITS = {
     "ffn_size": 2**20,
     "max_positions": 2**25,
 }
+# Up to this length, training on a CPU keeps the [T, T] attention probabilities (see model.square).
+SQUARE_LIMIT = 512
 CHOICES = {
     "position": ("rope", "learned"),
     "norm": ("rmsnorm", "layernorm"),

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from lmwright.errors import RequestError, UnsupportedError
 from lmwright.model import exact as exact_math
+from lmwright.model import square
+from lmwright.model.config import SQUARE_LIMIT
 from lmwright.model.state import KVState
 
 Value = TypeVar("Value")
@@ -132,12 +134,15 @@ class Context:
 
         Returns [B, T, H, K]. `layer` is the place in the state.
         """
+        dropped = self.generator is not None and dropout > 0.0
+        if not dropped and self._keeps_square(q_BTHK):
+            return square.attend(q_BTHK, k_BTGK, v_BTGK, self.once("bias", self._bias))
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         if self.state is not None:
             if self.exact:
                 return self._attend_tile(self.state, layer, q_BHTK, k_BGTK, v_BGTK)
             k_BGTK, v_BGTK = self._extend(self.state, layer, k_BGTK, v_BGTK)
-        if self.generator is not None and dropout > 0.0:
+        if dropped:
             return self._attend_plainly(q_BHTK, k_BGTK, v_BGTK, dropout).transpose(1, 2)
         allowed = self.once("allowed", self._allowed)
         grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
@@ -163,6 +168,20 @@ class Context:
         rows = torch.arange(start, start + count, device=self.positions_BT.device)
         keys = torch.arange(start + count, device=self.positions_BT.device)
         return (keys[None, :] <= rows[:, None])[None, None]
+
+    def _keeps_square(self, q_BTHK: Tensor) -> bool:
+        """Whether this is a short training call on the CPU (see model.square)."""
+        trains = torch.is_grad_enabled() and q_BTHK.requires_grad and self.state is None
+        return trains and q_BTHK.device.type == "cpu" and q_BTHK.shape[1] <= SQUARE_LIMIT
+
+    def _bias(self) -> Tensor:
+        """[1 or B, T, T]: 0 where a query may see a key, -inf elsewhere, in the compute dtype."""
+        allowed = self.once("allowed", self._allowed)
+        count = self.positions_BT.shape[1]
+        bias = torch.zeros(1, count, count, dtype=self.dtype, device=self.positions_BT.device)
+        if allowed is None and self.mask == "bidirectional":
+            return bias
+        return bias.masked_fill(~(self._causal(0) if allowed is None else allowed)[:, 0], -torch.inf)
 
     def _attend_plainly(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, rate: float) -> Tensor:
         """The same with the probabilities written out, for dropout draws from our generator."""

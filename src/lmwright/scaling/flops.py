@@ -1,0 +1,155 @@
+"""Parameters, FLOPs and memory of a model, in closed form from its config; nothing is allocated.
+
+Conventions. A product of [m, k] with [k, n] counts 2 m k n FLOPs. Attention counts the whole [T, T] square,
+as the libraries' counters do, although a causal kernel may skip half of it. Norms, activations, softmax and
+embedding look-ups count nothing. The backward pass counts twice the forward (each product has two).
+Checked against torch's own counter and against built models. Knows nothing of how a run is executed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lmwright.errors import ConfigError
+from lmwright.model.config import SQUARE_LIMIT, ModelConfig
+
+Convention = Literal["kaplan", "chinchilla"]
+COMPUTE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of a model. A tied head is counted once, as an embedding.
+
+    embedding: the token and position tables. head: the output matrix, where it is not tied.
+    non_embedding: all but the tables and the head (Kaplan et al. 2020, N); norms and biases included.
+    """
+
+    total: int
+    embedding: int
+    head: int
+    non_embedding: int
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of one training step, by part; see `training_memory`."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def matrix_parameters(config: ModelConfig) -> int:
+    """Elements of the weight matrices of one layer: the part that multiplies every token.
+
+    Attention D(H + 2G)K + HKD; feed-forward 2DF, or 3DF with a gate.
+    """
+    width, head = config.hidden_size, config.dim_per_head
+    attention = width * (config.num_heads + 2 * config.kv_heads) * head + config.num_heads * head * width
+    return attention + (3 if config.ffn == "swiglu" else 2) * width * config.ffn_size
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """Parameters in closed form; equal to those of the built model.
+
+    >>> count_parameters(gpt2_small).total  # 124,439,808
+    """
+    width, head = config.hidden_size, config.dim_per_head
+    norm = width * (2 if config.norm == "layernorm" else 1)
+    biases = 0
+    if config.attention_bias:
+        biases += (config.num_heads + 2 * config.kv_heads) * head + width
+    if config.ffn_bias:
+        biases += (2 if config.ffn == "swiglu" else 1) * config.ffn_size + width
+    layer = matrix_parameters(config) + biases + 2 * norm
+    non_embedding = config.num_layers * layer + norm
+    embedding = config.vocab_size * width
+    if config.position == "learned":
+        embedding += config.max_positions * width
+    lm_head = 0 if config.tie_embeddings else config.vocab_size * width
+    return ParameterCount(non_embedding + embedding + lm_head, embedding, lm_head, non_embedding)
+
+
+def forward_flops(config: ModelConfig, length: int) -> int:
+    """FLOPs of the forward pass of one sequence of `length` tokens, the head included.
+
+    2T(L M + DV) for the matrices, with M from `matrix_parameters`, and 4 L T^2 H K for attention.
+    """
+    if length < 1:
+        raise ConfigError(f"forward_flops: length {length}; must be at least 1")
+    matrices = config.num_layers * matrix_parameters(config) + config.hidden_size * config.vocab_size
+    attention = 4 * config.num_layers * length**2 * config.num_heads * config.dim_per_head
+    return 2 * length * matrices + attention
+
+
+def training_flops(config: ModelConfig, length: int) -> int:
+    """FLOPs of forward and backward of one sequence of `length` tokens: three times the forward."""
+    return 3 * forward_flops(config, length)
+
+
+def flops_per_token(config: ModelConfig, length: int) -> float:
+    """Training FLOPs for each token of sequences of `length` tokens."""
+    return training_flops(config, length) / length
+
+
+def six_nd(config: ModelConfig, tokens: float, convention: Convention) -> float:
+    """The 6ND estimate of training FLOPs.
+
+    kaplan: N without embeddings and head (Kaplan et al. 2020, section 2.1). chinchilla: N of all parameters
+    (Hoffmann et al. 2022). Neither counts attention's T^2 part; for small models they differ several-fold.
+    """
+    count = count_parameters(config)
+    if convention not in ("kaplan", "chinchilla"):
+        raise ConfigError(f"six_nd: convention {convention!r}; allowed: kaplan, chinchilla")
+    return 6.0 * (count.non_embedding if convention == "kaplan" else count.total) * tokens
+
+
+def training_memory(
+    config: ModelConfig, batch: int, length: int, dtype: str = "float32", *, device: str = "cpu"
+) -> TrainingMemory:
+    """Bytes of one training step with AdamW and fp32 masters, for B sequences of T tokens; an estimate.
+
+    With P parameters and c bytes an element of the compute dtype (4 or 2):
+    weights     4 P, and for c = 2 also c M for the cast matrices that the backward pass needs
+                (M: all matrices, the head included)
+    gradients   4 P
+    optimizer   8 P (two moments)
+    activations c B T L (6 D + 2 H K + 2 G K + f F) + 4 B T L H [log-sums], f = 2 (gelu) or 4 (swiglu): the
+                inputs that each product, norm and activation keeps for its gradient
+                [+ c B L H T^2 on a CPU up to T = SQUARE_LIMIT: the attention probabilities, see model.square]
+    logits      B T V (c + 4 + 4): the logits, their fp32 copy and its gradient
+    """
+    if dtype not in COMPUTE_BYTES:
+        raise ConfigError(f"training_memory: dtype {dtype!r}; allowed: {', '.join(COMPUTE_BYTES)}")
+    if batch < 1 or length < 1:
+        raise ConfigError(f"training_memory: batch {batch}, length {length}; must be at least 1")
+    size = COMPUTE_BYTES[dtype]
+    parameters = count_parameters(config).total
+    tokens, heads = batch * length, config.num_heads * config.dim_per_head
+    groups = config.kv_heads * config.dim_per_head
+    inner = (4 if config.ffn == "swiglu" else 2) * config.ffn_size
+    row = 6 * config.hidden_size + 2 * heads + 2 * groups + inner
+    activations = size * tokens * config.num_layers * row + 4 * tokens * config.num_layers * config.num_heads
+    if device == "cpu" and length <= SQUARE_LIMIT:
+        activations += size * batch * config.num_layers * config.num_heads * length**2
+    casts = 0
+    if size != 4:
+        casts = size * (
+            config.num_layers * matrix_parameters(config) + config.hidden_size * config.vocab_size
+        )
+    return TrainingMemory(
+        weights=4 * parameters + casts,
+        gradients=4 * parameters,
+        optimizer=8 * parameters,
+        activations=activations,
+        logits=tokens * config.vocab_size * (size + 8),
+    )
