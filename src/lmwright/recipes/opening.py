@@ -1,0 +1,148 @@
+"""Opening a model from whatever a user names: a run, a checkpoint of it, or a Hugging Face directory.
+
+Finding it needs no torch, so a wrong path is told at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmwright.errors import CheckpointError, ConfigError, RequestError
+from lmwright.model.config_io import CONFIG_NAME, load_config
+from lmwright.model.files import CONFIG_LIMIT, read_object
+from lmwright.runs import RunDirectory
+from lmwright.text.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
+from lmwright.text.tokenizer import TOKENIZER_FILE, Tokenizer
+from lmwright.train import checkpoint
+
+if TYPE_CHECKING:
+    from lmwright.model.language_model import LanguageModel
+
+GENERATION_NAME = "generation_config.json"
+ALLOWED = "give a run directory, a checkpoint or a Hugging Face directory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model in memory.
+
+    path: the directory it came from. eos_ids: the ids that end a text. prefix_ids: the ids that transformers, too,
+    puts before a text: the beginning-of-text id where the tokenizer's own template has it, else none.
+    """
+
+    path: Path
+    network: LanguageModel
+    tokenizer: Tokenizer | None
+    eos_ids: tuple[int, ...]
+    prefix_ids: tuple[int, ...]
+
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer. Raises CheckpointError if the directory has none."""
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"{self.path}: has no {TOKENIZER_FILE}, so text cannot be encoded or decoded; put the model's "
+                "tokenizer.json beside its config.json"
+            )
+        return self.tokenizer
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a prompt: prefix_ids and the text; an empty one begins a new document.
+
+        Raises RequestError if it is empty and the model has no id that begins or ends a text.
+        """
+        tokenizer = self.require_tokenizer()
+        ids = [*self.prefix_ids, *tokenizer.encode(text)]
+        if ids:
+            return ids
+        start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+        if start is None:
+            raise RequestError(
+                "the prompt is empty, and this model has no token that begins a text; give some text to continue"
+            )
+        return [start]
+
+
+def find_model(path: Path | str, *, warn: Callable[[str], None] = warnings.warn) -> Path:
+    """Return the model directory that `path` stands for; for a run its newest sound checkpoint.
+
+    warn: is told of each checkpoint that is passed over. Raises CheckpointError if there is no model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: does not exist; {ALLOWED}")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: is a file; {ALLOWED}")
+    if (path / "env.json").is_file() or (path / "checkpoints").is_dir():
+        found = checkpoint.newest(RunDirectory(path), warn)
+        if found is None:
+            raise CheckpointError(f"{path}: this run has no checkpoint yet; wait for its first one, or resume it")
+        return found
+    if not (path / CONFIG_NAME).is_file():
+        raise CheckpointError(f"{path}: holds no model (no {CONFIG_NAME}); {ALLOWED}")
+    return path
+
+
+def open_model(path: Path | str, *, device: str = "cpu", warn: Callable[[str], None] = warnings.warn) -> Opened:
+    """Find and load a model, in fp32, with its tokenizer where it has one.
+
+    Raises CheckpointError, DataError or UnsupportedError that names the file; ConfigError for an unknown device.
+    """
+    directory = find_model(path, warn=warn)
+    load_config(directory)  # a directory that cannot be opened is refused before torch is paid for
+    tokenizer = Tokenizer.load(directory) if (directory / TOKENIZER_FILE).is_file() else None
+    from lmwright.model.checkpoint import load_model
+
+    network = load_model(directory, device=_device(device))
+    return Opened(
+        path=directory,
+        network=network,
+        tokenizer=tokenizer,
+        eos_ids=_ends_of_text(directory, network.config.vocab_size, network.config.eos_id, tokenizer),
+        prefix_ids=_prefix(directory, tokenizer),
+    )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    allowed = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if name not in allowed:
+        raise ConfigError(f"device {name!r}: allowed here: {', '.join(allowed)}")
+    return name
+
+
+def _ends_of_text(
+    directory: Path, vocab_size: int, configured: int | None, tokenizer: Tokenizer | None
+) -> tuple[int, ...]:
+    """Return the ids that end a text: generation_config.json's, else config.json's, else the tokenizer's."""
+    path = directory / GENERATION_NAME
+    given = read_object(path, CONFIG_LIMIT).get("eos_token_id") if path.exists() else None
+    if given is None:
+        given = configured
+    if given is None and tokenizer is not None:
+        given = tokenizer.eos_id
+    ids = [] if given is None else given if isinstance(given, list) else [given]
+    for token in ids:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
+            raise CheckpointError(
+                f"{path}: eos_token_id = {repr(token)[:80]}: must be a token id from 0 to {vocab_size - 1}"
+            )
+    return tuple(ids)
+
+
+def _prefix(directory: Path, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Return (bos,) if the tokenizer's settings or, where they are silent, its template put it before a text."""
+    if tokenizer is None or tokenizer.bos_id is None:
+        return ()
+    import tokenizers
+
+    settings = directory / TOKENIZER_CONFIG
+    wanted = read_object(settings, CONFIG_LIMIT).get("add_bos_token") if settings.is_file() else None
+    if wanted is None:
+        backend = tokenizers.Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+        wanted = backend.encode("", add_special_tokens=True).ids[:1] == [tokenizer.bos_id]
+    return (tokenizer.bos_id,) if wanted is True else ()
