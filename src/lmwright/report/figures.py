@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from lmwright.report.contents import RunContents
 from lmwright.report.numbers import numbers
 from lmwright.report.series import Curve, curve, smoothed
-from lmwright.report.svg import FAINT, INK, RULE, SERIES
-from lmwright.report.wording import shortened, si, significant, visible
+from lmwright.report.svg import FAINT, INK, RULE, SERIES, own_settings
+from lmwright.report.wording import clipped, si, significant, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,7 @@ EXACT = ("learning rate",)
 AXES_SHARE = 0.74  # of the height of a figure with one plot, the rest is its title and its ticks
 
 
+@own_settings()
 def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     """Training and validation loss (nats/token) against tokens, and the loss that would equal xz."""
     train, validation = curve(run, "step", "loss"), curve(run, "evaluation", "loss")
@@ -56,12 +57,14 @@ def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     return figure
 
 
+@own_settings()
 def schedule_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     """Learning rate, and the norm of the gradient before clipping, against tokens."""
     panels = [("learning rate", curve(run, "step", "lr")), ("gradient norm", curve(run, "step", "grad_norm"))]
     return _panels(panels, narrow=narrow)
 
 
+@own_settings()
 def throughput_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     """Tokens per second and model FLOPs utilisation against tokens; both axes start at zero."""
     speed, share = curve(run, "step", "tokens_per_second"), curve(run, "step", "mfu")
@@ -69,6 +72,7 @@ def throughput_figure(run: RunContents, *, narrow: bool = False) -> Figure | Non
     return _panels([("tokens per second", speed), ("MFU, %", percents)], narrow=narrow, zero=True)
 
 
+@own_settings()
 def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     """Bits per byte of the validation text: a byte unigram, xz, and the model, as bars."""
     bars = (
@@ -86,7 +90,7 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     for row, (_, value, color) in zip(rows, known, strict=True):
         axes.annotate(
             significant(value, 3), (value, row), xytext=(6, 0), textcoords="offset points", va="center",
-            fontsize=LETTERS, **({"color": INK} if color == FAINT else {"color": color, "fontweight": "bold"}),
+            fontsize=LETTERS, color=INK, fontweight="normal" if color == FAINT else "bold",
         )  # fmt: skip
     axes.set_yticks(list(rows), [name for name, *_ in known], fontsize=LETTERS, color=INK)
     axes.set_xticks([])
@@ -97,6 +101,7 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     return figure
 
 
+@own_settings()
 def compare_figure(runs: Sequence[RunContents], *, narrow: bool = False) -> Figure | None:
     """Loss of several runs against tokens: validation where it was measured, smoothed training loss elsewhere."""
     height = 300 if narrow else 360
@@ -108,7 +113,9 @@ def compare_figure(runs: Sequence[RunContents], *, narrow: bool = False) -> Figu
         if drawn:
             _line(axes, drawn, color=color, width=1.8, dashes=("-", "--", ":")[index // len(SERIES) % 3])
             last = drawn.finite()[-1]
-            labels.append((last, f"{shortened(visible(run.name), 24)} {significant(last, 3)}", color))
+            labels.append(
+                (last, f"{clipped(visible(run.name), 11 if narrow else 24)} {significant(last, 3)}", color)
+            )
     if not labels:
         return None
     _frame(axes, x="tokens trained on", y="loss, nats per token")

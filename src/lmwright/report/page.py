@@ -76,6 +76,7 @@ def render(run: RunContents) -> str:
         splits=sections.corpus_rows(run),
         rejects=sections.reject_rows(run),
         samples=sections.samples(run),
+        samples_left_out=max(0, len(run.samples()) - sections.MOST_SAMPLES),
         sample_settings=sections.sample_settings(run),
         verdict=sections.verdict(run),
         settings=sections.settings(run),

@@ -195,8 +195,11 @@ def flat(tree: Any) -> list[tuple[str, str]]:
     """Return the leaves of nested tables as rows of dotted key and text."""
     rows: list[tuple[str, str]] = []
     stack: list[tuple[str, Any]] = [("", tree)]
-    while stack and len(rows) < MOST_ROWS:
+    while stack:
         key, value = stack.pop()
+        if len(rows) == MOST_ROWS:
+            rows.append(("…", "more are not shown"))
+            break
         if isinstance(value, dict) and value:
             children = [(f"{key}.{name}" if key else str(name), child) for name, child in value.items()]
             stack.extend(reversed(children))
@@ -221,7 +224,7 @@ def _plain(value: Any) -> str:
 def _difference(planned: Number, actual: Number | None) -> str:
     if actual is None or not planned.value or not math.isfinite(planned.value):
         return "–"
-    if actual.value == planned.value:
+    if math.isclose(actual.value, planned.value, rel_tol=1e-9):
         return "exact"
     return percent(actual.value / planned.value - 1, signed=True)
 

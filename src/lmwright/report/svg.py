@@ -7,8 +7,10 @@ Knows nothing of what is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -30,12 +32,21 @@ SETTINGS: Any = {
 REFERENCE = re.compile(r"(?<=url\(#)|(?<=^#)")
 
 
-def svg_text(figure: Figure) -> str:
-    """Return the figure as an SVG document; equal figures give equal text."""
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Draw with matplotlib's defaults and `SETTINGS`, whatever the user's are; those come back at the end."""
     import matplotlib
 
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
+
+
+def svg_text(figure: Figure) -> str:
+    """Return the figure as an SVG document; equal figures give equal text."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(SETTINGS):
+    with own_settings():
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return buffer.getvalue()

@@ -32,6 +32,11 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:limit]} … ({integer(len(text) - limit)} more characters)"
 
 
+def clipped(text: str, limit: int) -> str:
+    """Return `text`, or so much of it that it has `limit` characters with an ellipsis."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def integer(value: float) -> str:
     """12345678 -> 12,345,678."""
     return f"{round(value):,}".replace("-", MINUS) if math.isfinite(value) else NOT_FINITE
