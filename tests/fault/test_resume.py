@@ -55,13 +55,14 @@ def broken_run(run: Path, chosen: dict[str, Any], cut: Any, cuts: list[int]) -> 
     started = False
     for updates in cuts:
         with pytest.raises(PowerCut):
-            if started:
-                cut(updates)
-                resume(run, say=quiet)
-            else:
-                start_and_cut(run, chosen, cut, updates)
+            resume_and_cut(run, cut, updates) if started else start_and_cut(run, chosen, cut, updates)
         started = True
     cut(None)
+    resume(run, say=quiet)
+
+
+def resume_and_cut(run: Path, cut: Any, updates: int) -> None:
+    cut(updates)
     resume(run, say=quiet)
 
 
@@ -125,9 +126,7 @@ def test_the_test_can_fail(corpus: Path, tmp_path: Path) -> None:
         ("tokenizer.json", "flip"),
     ],
 )
-def test_a_damaged_checkpoint_is_passed_over_by_name(
-    name: str, damage: str, corpus: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_is_passed_over_by_name(name: str, damage: str, corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     pretrain(settings(corpus), run, where="test", say=quiet)
     whole = weights(run)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the state is saved, one line says how to go on, and what follows is as if nothing had been."""
+"""SIGTERM and SIGINT: the state is saved, one line says how to go on, and what follows is as if uninterrupted."""
 
 from __future__ import annotations
 
@@ -37,9 +37,24 @@ def test_sigterm_saves_and_exits_143_within_ten_seconds(corpus: Path, tmp_path: 
     run = tmp_path / "run"
     words = ["training.threads=1", "training.eval_every=0", "training.checkpoint_every=0", "training.steps=100000"]
     sizes = ["architecture.hidden_size=32", "architecture.num_heads=2", "data.context_length=16"]
-    line = [sys.executable, "-m", "lmwright", "pretrain", *words, *sizes, "--corpus", str(corpus), "--out", str(run)]
+    line = [
+        sys.executable,
+        "-m",
+        "lmwright",
+        "pretrain",
+        *words,
+        *sizes,
+        "--corpus",
+        str(corpus),
+        "--out",
+        str(run),
+    ]
     with subprocess.Popen(
-        line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        line,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         wait_for_steps(run, process)
         start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Tiny real runs for the fault tests: a real corpus on disk, real checkpoints, a model of a few thousand weights."""
+"""Tiny real runs for the fault tests: a corpus on disk, real checkpoints, a model of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ from lmwright.config import merge
 from lmwright.data.build import build_corpus
 from lmwright.text.tokenizer import train_bpe
 
-WORDS = "the model reads a token and then it writes another one while no bit is lost".split()
+WORDS = [
+    "the",
+    "model",
+    "reads",
+    "a",
+    "token",
+    "then",
+    "it",
+    "writes",
+    "another",
+    "while",
+    "no",
+    "bit",
+    "is",
+    "lost",
+]
 
 
 def make_corpus(place: Path) -> Path:

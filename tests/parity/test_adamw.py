@@ -95,7 +95,10 @@ def test_the_state_is_fp32_and_named_by_parameter() -> None:
     [
         (lambda tensors: tensors.pop("matrix.exp_avg"), "matrix.exp_avg is missing"),
         (lambda tensors: tensors.update({"other.step": torch.ones(())}), "other.step belongs to no parameter"),
-        (lambda tensors: tensors.update({"vector.exp_avg": torch.ones(8)}), r"shape \(8,\), the parameter has \(7,\)"),
+        (
+            lambda tensors: tensors.update({"vector.exp_avg": torch.ones(8)}),
+            r"shape \(8,\), the parameter has \(7,\)",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(change: object, message: str) -> None:

@@ -1,7 +1,8 @@
-"""Schedules at the steps where they can be one off: the first, the last of the warm-up, the one after, the last."""
+"""Schedules where they can be one off: at the first step, the last of the warm-up, the one after, the last."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,7 @@ def test_linear_falls_by_equal_parts_and_wastes_no_step() -> None:
     assert factors[20] == 1.0
     assert factors[60] == pytest.approx(0.6)
     assert factors[99] == pytest.approx(0.2 + 0.8 / 80)
-    assert {round(a - b, 12) for a, b in zip(factors[20:], factors[21:], strict=False)} == {0.01}
+    assert {round(a - b, 12) for a, b in itertools.pairwise(factors[20:])} == {0.01}
 
 
 def test_cosine_is_half_a_wave_from_the_peak_to_the_floor() -> None:

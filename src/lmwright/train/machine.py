@@ -76,18 +76,23 @@ def choose_matmul(size: int = 256) -> Matmul:
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(size, size, generator=generator)
     right = torch.randn(size, size, generator=generator)
-    exact = left.double() @ right.double()
     before = torch.get_float32_matmul_precision()
     errors, seconds = {}, {}
     try:
         for path in ("highest", "medium"):
             torch.set_float32_matmul_precision(path)
-            errors[path] = float(((left @ right).double() - exact).abs().max() / exact.abs().max())
+            errors[path] = relative_error(left, right)
             seconds[path] = typical_seconds(lambda: torch.nn.functional.linear(left, right), budget=0.1, most=25)
     finally:
         torch.set_float32_matmul_precision(before)
     faster = errors["medium"] < MATMUL_ERROR and seconds["medium"] < seconds["highest"]
     return Matmul(path="medium" if faster else "highest", errors=errors, seconds=seconds)
+
+
+def relative_error(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the largest error of left @ right against float64, relative to the largest entry."""
+    exact = left.double() @ right.double()
+    return float(((left @ right).double() - exact).abs().max() / exact.abs().max())
 
 
 def peak_flops(dtype: torch.dtype, device: str, *, size: int = 1024, budget: float = 0.25) -> float:
