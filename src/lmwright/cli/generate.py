@@ -1,0 +1,96 @@
+"""`lmwright generate`: continue a prompt, the text appearing as it comes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lmwright.decode.params import SamplingParams
+
+
+@click.command("generate")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--prompt", help='Text to continue; "" begins a new document.')
+@click.option("--prompt-file", type=click.Path(path_type=Path), help="UTF-8 file that holds the prompt.")
+@click.option("--max-new-tokens", type=int, default=128, show_default=True, help="Most tokens to generate.")
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=int, default=0, show_default=True, help="Keep the k most likely tokens; 0 is off.")
+@click.option(
+    "--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest of mass p; 1 is off."
+)
+@click.option("--min-p", type=float, default=0.0, show_default=True, help="Keep p times the likeliest; 0 is off.")
+@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 avoids repeating.")
+@click.option("--seed", type=int, help="The same seed gives the same text.  [default: another each time]")
+@click.option("--stop", multiple=True, help="End before this text; may be repeated.")
+@click.option("--no-cache", is_flag=True, help="Compute every token anew: slower, the same text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else.")
+def command(
+    directory: Path, prompt: str | None, prompt_file: Path | None, no_cache: bool, as_json: bool, **settings: Any
+) -> None:
+    """Continue a prompt with the model in DIR; only the new text is printed.
+
+    DIR is a run (its newest checkpoint is taken), a checkpoint, or any Hugging Face directory. Without --prompt
+    and --prompt-file the prompt is read from standard input.
+    """
+    from lmwright.decode.params import SamplingParams
+    from lmwright.errors import RequestError
+    from lmwright.recipes.opening import find_model
+
+    try:
+        params = SamplingParams(**settings)
+    except RequestError as error:
+        raise click.UsageError(str(error)) from None
+    from lmwright.cli._opening import warn
+
+    found = find_model(directory, warn=warn)  # a wrong directory is told before a prompt is waited for
+    text = _prompt(prompt, prompt_file)
+    _generate(found, text, params, cached=not no_cache, as_json=as_json)
+
+
+def _generate(directory: Path, text: str, params: SamplingParams, *, cached: bool, as_json: bool) -> None:
+    import dataclasses
+
+    from lmwright.cli._opening import open_model
+    from lmwright.decode.protocol import Request, collect
+    from lmwright.decode.reference import ReferenceGenerator
+
+    opened = open_model(directory)
+    request = Request(prompt_ids=opened.prompt_ids(text), params=params)
+    generator = ReferenceGenerator(opened.network, opened.tokenizer, eos_ids=opened.eos_ids, cached=cached)
+    events = []
+    for event in generator.generate([request]):
+        events.append(event)
+        if not as_json:
+            click.echo(event.text, nl=False)
+    if not as_json:
+        click.echo()
+        return
+    [[made]] = collect([request], events)
+    facts = {"prompt": text, **dataclasses.asdict(made), "params": dataclasses.asdict(params)}
+    click.echo(json.dumps(facts, indent=2))
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    """Return the prompt from the one place that was given, else from standard input."""
+    if prompt is not None and file is not None:
+        raise click.UsageError("--prompt and --prompt-file both give the prompt; give one of them")
+    if prompt is not None:
+        return prompt
+    from lmwright.errors import RequestError
+
+    if file is None and sys.stdin.isatty():
+        click.echo("the prompt, ended with Ctrl-D:", err=True)
+    data = click.get_binary_stream("stdin").read() if file is None else file.read_bytes()
+    where = "standard input" if file is None else str(file)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{where}: is not UTF-8 (byte {error.start}); give a prompt in UTF-8") from None
+    if not text:
+        raise RequestError(f'{where}: the prompt is empty; give some text, or --prompt "" to begin a new document')
+    return text

@@ -1,0 +1,120 @@
+"""Export as a story: open the model, write a Hugging Face directory, let transformers judge it, keep the verdict.
+
+The verdict, verification.json, is written before the manifest and so is covered by it. A directory that fails its
+verification is kept with its verdict, for it is what one wants to look at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lmwright.errors import ConfigError
+from lmwright.recipes.opening import GENERATION_NAME, Opened, find_model, open_model
+from lmwright.runs import MANIFEST, atomic_directory, atomic_write_json, read_json, refuse_existing
+
+VERIFICATION_NAME = "verification.json"
+Stored = Literal["fp32", "bf16"]
+OURS = {
+    "config.json",
+    GENERATION_NAME,
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    VERIFICATION_NAME,
+    MANIFEST,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written. verdict: content of verification.json, None if none was asked for."""
+
+    path: Path
+    files: int
+    bytes: int
+    verdict: dict[str, Any] | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether transformers disagreed."""
+        return self.verdict is not None and self.verdict["verified"] is False
+
+
+def export(
+    source: Path | str,
+    out: Path | str,
+    *,
+    verify: bool = True,
+    dtype: Stored = "fp32",
+    force: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> Export:
+    """Write the model at `source` as the Hugging Face directory `out`, complete or not at all.
+
+    verify: compare with transformers where it is installed. dtype: what weights are stored as. force: replace an
+    older export. Raises ConfigError if `out` holds something else or is part of the source, CheckpointError and
+    others if the source cannot be opened. A failed verification raises nothing: see `Export.failed`.
+    """
+    out = Path(out)
+    found = find_model(source) if warn is None else find_model(source, warn=warn)
+    refuse_overlap(Path(source), found, out)
+    refuse_foreign(out, force=force)
+    return write(open_model(found), out, verify=verify, dtype=dtype, force=force)
+
+
+def write(opened: Opened, out: Path, *, verify: bool, dtype: Stored, force: bool) -> Export:
+    """As `export`, of a model that is open already."""
+    from lmwright.model.checkpoint import write_model
+    from lmwright.train.precision import DTYPES
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
+    verdict = None
+    with atomic_directory(out, force=force) as partial:
+        write_model(opened.network, partial, opened.tokenizer, dtype=DTYPES[dtype])
+        _keep_ends_of_text(opened, partial)
+        if verify:
+            from lmwright.recipes.verification import verify_export
+
+            verdict = verify_export(partial, opened.network if dtype == "fp32" else None)
+            atomic_write_json(partial / VERIFICATION_NAME, verdict)
+    sizes = [path.stat().st_size for path in out.iterdir()]
+    return Export(path=out, files=len(sizes), bytes=sum(sizes), verdict=verdict)
+
+
+def refuse_overlap(source: Path, model: Path, out: Path) -> None:
+    """Raise ConfigError if `out` is the model itself, something around it, or lies among a run's checkpoints.
+
+    source: what the user named; model: the directory that was found for it. Elsewhere in a run is allowed.
+    """
+    named, there = source.resolve(), out.resolve()
+    closed = model.resolve() if model == source else model.resolve().parent
+    if closed in (there, *there.parents) or there in (named, *named.parents, *closed.parents):
+        raise ConfigError(f"{out}: overlaps {model}, which is being exported; choose another place")
+
+
+def refuse_foreign(out: Path, *, force: bool) -> None:
+    """Raise ConfigError if `out` holds something, unless it is an older export and force is True."""
+    refuse_existing(out, force=force)
+    if not out.is_dir():
+        return
+    for path in sorted(out.iterdir()):
+        weights = path.name.startswith("model") and path.suffix == ".safetensors"
+        if not path.is_file() or not (path.name in OURS or weights):
+            raise ConfigError(
+                f"{out}: holds {path.name}, which is not part of an export; choose another place (--force "
+                "replaces only an older export)"
+            )
+
+
+def _keep_ends_of_text(opened: Opened, directory: Path) -> None:
+    """config.json knows one end of text; a model with several keeps them in generation_config.json."""
+    if len(opened.eos_ids) < 2:
+        return
+    path = directory / GENERATION_NAME
+    settings = {**read_json(path), "eos_token_id": list(opened.eos_ids)}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

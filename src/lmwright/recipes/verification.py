@@ -1,0 +1,196 @@
+"""Does transformers see the same model? The written directory is opened by both, and their answers are compared.
+
+    logits        max |ours - theirs| over all positions and entries, fp32, for ids of several lengths   <= 1e-4
+    greedy        the continuation of a prompt, token for token; a difference counts only where the two best logits
+                  lie further apart than twice the tolerance, for below that rounding decides
+    tokenizer     the same ids for the same text, and the same text for the same ids
+    weights       what was written equals what was in memory, bit for bit (where stored as fp32)
+
+transformers is imported offline, with local files only, and runs no code from the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmwright.seeds import numpy_generator
+from lmwright.text.tokenizer import TOKENIZER_FILE, Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmwright.model.language_model import LanguageModel
+
+TOLERANCE = 1e-4
+LENGTHS = (1, 2, 7, 33, 128)
+NEW_TOKENS = 32
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    'def read(path, *, strict=False):\n    """Return the lines of a file."""\n    with open(path) as f:\n'
+    "        return [line.rstrip() for line in f if strict or line.strip()]\n",
+    "  two  spaces,\ttabs\n\n\nand   trailing blanks   \n",
+    "naïve café, Größe, Ελληνικά, русский, 日本語, العربية, 🙂👩‍👩‍👧 and e\u0301",
+    "3.14159 1,000,000 0xDEADBEEF -12e-7 don't I'll we've",
+)
+
+
+def verify_export(directory: Path, original: LanguageModel | None) -> dict[str, Any]:
+    """Return the verdict on a written directory: `verified` is True, False, or None if nothing could be compared.
+
+    original: the model that was written, where its weights are to be found again unaltered.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return {
+            "verified": None,
+            "reason": "transformers is not installed; `pip install 'lmwright[verify]'` and export again",
+        }
+    with _offline():
+        try:
+            found = _compare(directory, original)
+        except Exception as error:  # whatever transformers raises, the directory does not open there
+            found = {"verified": False, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+    names = ("lmwright", "torch", "transformers", "tokenizers", "safetensors")
+    return {**found, "versions": {name: metadata.version(name) for name in names}}
+
+
+def _compare(directory: Path, original: LanguageModel | None) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    from lmwright.model.checkpoint import load_model
+
+    ours = load_model(directory)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True
+    )
+    theirs.train(False)
+    tokenizer = Tokenizer.load(directory) if (directory / TOKENIZER_FILE).is_file() else None
+    prompts = _prompts(ours, tokenizer)
+    difference = max(_difference(ours, theirs, ids) for ids in prompts)
+    finite = math.isfinite(difference)
+    checks: dict[str, bool] = {
+        "logits": difference <= TOLERANCE,
+        "greedy": _greedy_agrees(ours, theirs, prompts[min(2, len(prompts) - 1)]),
+    }
+    if tokenizer is not None:
+        checks["tokenizer"] = _tokenizers_agree(tokenizer, directory)
+    if original is not None:
+        checks["weights"] = _weights_equal(ours, original)
+    failed = [name for name, passed in checks.items() if not passed]
+    return {
+        "verified": not failed,
+        "reason": f"differs in {', '.join(failed)}" if failed else "equal within the tolerance",
+        "max_abs_difference": difference if finite else None,
+        "tolerance": TOLERANCE,
+        "lengths": [len(ids) for ids in prompts],
+        "greedy_tokens": NEW_TOKENS,
+        "agrees": checks,
+    }
+
+
+def _prompts(model: LanguageModel, tokenizer: Tokenizer | None) -> list[list[int]]:
+    """Return ids of real text in several lengths, and one row drawn from the whole vocabulary."""
+    vocab, longest = model.config.vocab_size, model.config.max_positions
+    drawn = numpy_generator(0, "verification").integers(0, vocab, size=max(LENGTHS)).tolist()
+    text = [] if tokenizer is None else [token for token in tokenizer.encode(" ".join(TEXTS)) if token < vocab]
+    ids = (text * (max(LENGTHS) // len(text) + 1)) if text else drawn
+    return [ids[: min(length, longest)] for length in LENGTHS] + [drawn[: min(max(LENGTHS), longest)]]
+
+
+def _logits(model: LanguageModel, ids: list[int]) -> Tensor:
+    import torch
+
+    from lmwright.model.context import Context
+
+    ids_BT = torch.tensor([ids])
+    with torch.no_grad():
+        return model.logits(model(ids_BT, Context.dense(ids_BT)))[0]
+
+
+def _difference(ours: LanguageModel, theirs: Any, ids: list[int]) -> float:
+    """Return max |ours - theirs|; infinite where either is not a number."""
+    import torch
+
+    with torch.no_grad():
+        other_TV = theirs(torch.tensor([ids])).logits[0].float()
+    worst = float((_logits(ours, ids) - other_TV).abs().max())
+    return math.inf if math.isnan(worst) else worst
+
+
+def _greedy_agrees(ours: LanguageModel, theirs: Any, prompt: list[int]) -> bool:
+    import torch
+
+    from lmwright.decode.params import SamplingParams
+    from lmwright.decode.protocol import Request, collect
+    from lmwright.decode.reference import ReferenceGenerator
+
+    room = ours.config.max_positions - len(prompt)
+    if room < 1:
+        return True
+    count = min(NEW_TOKENS, room)
+    request = Request(prompt_ids=prompt, params=SamplingParams(temperature=0, max_new_tokens=count))
+    [[generation]] = collect([request], ReferenceGenerator(ours, eos_ids=[]).generate([request]))
+    ids_BT = torch.tensor([prompt])
+    settings = {"do_sample": False, "max_new_tokens": count, "eos_token_id": -1, "pad_token_id": 0}
+    with torch.no_grad():
+        output_BT = theirs.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **settings)
+    other = output_BT[0, len(prompt) :].tolist()
+    for place, (mine, yours) in enumerate(zip(generation.token_ids, other, strict=True)):
+        if mine != yours:
+            best = _logits(ours, [*prompt, *other[:place]])[-1].topk(2).values
+            return float(best[0] - best[1]) <= 2 * TOLERANCE
+    return True
+
+
+def _tokenizers_agree(ours: Tokenizer, directory: Path) -> bool:
+    import transformers
+
+    theirs = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    for text in (*TEXTS, "\n".join(TEXTS)):
+        ids = ours.encode(text)
+        if theirs.encode(text, add_special_tokens=False) != ids:
+            return False
+        if theirs.decode(ids, clean_up_tokenization_spaces=False) != ours.decode(ids, skip_special=False):
+            return False
+    return (ours.eos_id, ours.bos_id) == (theirs.eos_token_id, theirs.bos_token_id)
+
+
+def _weights_equal(ours: LanguageModel, original: LanguageModel) -> bool:
+    import torch
+
+    kept = dict(original.named_parameters())
+    return all(torch.equal(weight, kept[name].to(weight)) for name, weight in ours.named_parameters())
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Keep transformers from the network and from writing to the terminal; everything is put back after."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        constants.HF_HUB_OFFLINE = was_offline
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
