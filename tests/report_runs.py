@@ -32,7 +32,14 @@ def records(steps: int = STEPS) -> list[dict[str, Any]]:
             found.append({"kind": "evaluation", "step": step, "loss": loss + 0.2, "eval_seconds": 1.5})
     seconds = steps * TOKENS / 9000
     found.append(
-        {"kind": "end", "step": steps, "tokens": steps * TOKENS, "seconds": seconds, "peak_memory_bytes": 7e8}
+        {
+            "kind": "end",
+            "step": steps,
+            "tokens": steps * TOKENS,
+            "seconds": seconds,
+            "peak_memory_bytes": 7e8,
+            "memory_at_start_bytes": 5.9e8,
+        }
     )
     return found
 

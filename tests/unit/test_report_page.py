@@ -166,7 +166,7 @@ def test_a_run_that_has_not_ended_says_so(run):
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"end"' not in line))
     page = Page(render(read_run(run)))
     assert "This run has not ended: the last step logged is 120 of 120." in page.text
-    assert "peak_memory" not in {name for name, *_ in page.numbers}
+    assert "memory" not in {name for name, *_ in page.numbers}
 
 
 def test_a_run_that_broke_off_names_the_step_and_the_documents(run):
@@ -174,6 +174,20 @@ def test_a_run_that_broke_off_names_the_step_and_the_documents(run):
     with open(run / "metrics.jsonl", "a") as file:
         file.write(json.dumps(record) + "\n")
     assert "The loss of step 121 was not finite, on a/b.py, c.py." in Page(render(read_run(run))).text
+
+
+@pytest.mark.parametrize(("split", "said"), [("train", "of the train split"), (None, "of other text")])
+def test_an_evaluation_of_another_text_is_not_taken_for_validation(run, split, said):
+    write(run, "evaluation.json", {"split": split, "nats": 1.0, "tokens": 2, "bytes": 3})
+    page = Page(render(read_run(run)))
+    assert f"evaluation.json is {said}, not of the validation split" in page.text
+    assert "bits_per_byte" not in {name for name, *_ in page.numbers}
+
+
+def test_null_in_the_metrics_is_a_gap(run):
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"kind": "step", "step": 121, "tokens": 500_000, "loss": None}) + "\n")
+    assert "not drawn: 1." in render(read_run(run))
 
 
 def test_losses_that_are_not_finite_are_counted_not_drawn(run):

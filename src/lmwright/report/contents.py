@@ -5,7 +5,7 @@
     plan.json          what was predicted: parameters, tokens, FLOPs, memory, seconds
     metrics.jsonl      what happened: records of kind start, step, evaluation, checkpoint, end
     corpus.json        facts of the corpus: documents, tokens, bytes, rejects, byte unigram, xz
-    evaluation.json    nats, tokens and bytes of the evaluated split
+    evaluation.json    nats, tokens and bytes of the validation split
     samples.json       {"settings": {...}, "samples": [{"prompt": ..., "continuation": ...}]}
     verification.json  the verdict on the exported directory
 
@@ -31,6 +31,7 @@ CORPUS, EVALUATION = "corpus.json", "evaluation.json"
 SAMPLES, VERIFICATION = "samples.json", "verification.json"
 FILES = (CONFIG, ENVIRONMENT, PLAN, CORPUS, EVALUATION, SAMPLES, VERIFICATION)
 
+HELD_OUT = "validation"
 LARGEST = 1e300
 PICKS: dict[str, Callable[[list[float]], float]] = {
     "first": lambda values: values[0],
@@ -53,12 +54,16 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContents:
-    """The files of one run directory, read and checked. files: name -> content, absent files left out."""
+    """The files of one run directory, read and checked.
+
+    files: name -> content, absent files left out. notes: what was there but could not be used, and why.
+    """
 
     name: str
     path: Path
     files: Mapping[str, Any]
     metrics: tuple[Json, ...]
+    notes: tuple[str, ...] = ()
 
     def table(self, file: str, key: str = "") -> Json:
         """Return the object at `file:key`, empty if it is absent. Raises DataError if it is no object."""
@@ -92,9 +97,10 @@ class RunContents:
         return [record for record in self.metrics if record.get("kind") == kind]
 
     def column(self, kind: str, key: str) -> list[float]:
-        """Return one key of the records of a kind, NaN where it is absent. Raises DataError if it is no number."""
+        """Return one key of a kind of records, NaN where it is absent or null. DataError if no number."""
         where = f"{self.path / METRICS}: {key} of a {kind} record"
-        return [float(_number(record.get(key, math.nan), where)) for record in self.records(kind)]
+        values = (record.get(key) for record in self.records(kind))
+        return [math.nan if value is None else float(_number(value, where)) for value in values]
 
     def samples(self) -> list[Sample]:
         """Return the samples. Raises DataError if samples.json has another shape than the one above."""
@@ -131,7 +137,15 @@ def read_run(path: Path) -> RunContents:
     for name, content in files.items():
         if not isinstance(content, dict) and name != SAMPLES:
             raise DataError(f"{path / name}: holds {_kind(content)}, an object is expected")
-    return RunContents(name=path.resolve().name, path=path, files=files, metrics=_records(path / METRICS))
+    notes = []
+    split = files.get(EVALUATION, {}).get("split", HELD_OUT)
+    if split != HELD_OUT:
+        del files[EVALUATION]
+        named = f"of the {split} split" if isinstance(split, str) else "of other text"
+        notes.append(f"{EVALUATION} is {named}, not of the {HELD_OUT} split; it is left out here.")
+    return RunContents(
+        name=path.resolve().name, path=path, files=files, metrics=_records(path / METRICS), notes=tuple(notes)
+    )
 
 
 def _load(path: Path) -> Any:

@@ -195,13 +195,17 @@ COST = (
         inputs={"F": FLOPS, "D": TRAINED, "seconds": SECONDS, "peak": "plan.json:peak_flops"},
         compute=lambda F, D, seconds, peak: F * D / (seconds * peak),
     ),
-    given(
-        "peak_memory",
-        "Peak memory",
-        "",
-        "B",
-        "the most that the process, or the GPU, held",
-        "metrics.jsonl:last end.peak_memory_bytes",
+    Rule(
+        name="memory",
+        label="Memory",
+        unit="",
+        style="B",
+        formula="most held by process or GPU − held before the first step",
+        inputs={
+            "most": "metrics.jsonl:last end.peak_memory_bytes",
+            "before": "metrics.jsonl:last end.memory_at_start_bytes",
+        },
+        compute=lambda most, before: most - before,
     ),
 )
 
@@ -269,7 +273,7 @@ PLANNED = {
     "planned_six_nd_inner": "six_nd_inner",
     "planned_seconds": "seconds",
     "planned_tokens_per_second": "tokens_per_second",
-    "planned_memory": "peak_memory",
+    "planned_memory": "memory",
 }
 RULES = LOSS + COST + PLAN
 RULE_NAMES = tuple(dict.fromkeys(rule.name for rule in RULES))

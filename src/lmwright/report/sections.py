@@ -96,7 +96,7 @@ def headline(numbers: Mapping[str, Number]) -> list[tuple[Number, str]]:
 
 def status(run: RunContents) -> list[str]:
     """Return what a reader must know before the numbers: that the run has not ended, or why it stopped."""
-    notes = []
+    notes = list(run.notes)
     for record in run.records("nonfinite"):
         what, documents = record.get("what", "loss"), record.get("documents")
         named = f", on {', '.join(map(str, documents))}" if isinstance(documents, list) and documents else ""
