@@ -1,4 +1,4 @@
-"""The Python face: `load` a model, then generate, score, evaluate and save. torch is imported by `load`, not before.
+"""The Python face: `load` a model, then generate, score, evaluate and save. Only `load` imports torch.
 
 import lmwright as lm
 model = lm.load("runs/quickstart")
@@ -122,8 +122,8 @@ class Model:
         """Continue a prompt, or a list of them.
 
         prompt: a text or token ids give one Generation, whose str() is the text; a list of either gives a list,
-        with num_return_sequences generations for each prompt, in order. params, settings: the fields of SamplingParams
-        (max_new_tokens=16, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None,
+        with num_return_sequences generations for each prompt, in order. params, settings: the fields of
+        SamplingParams (max_new_tokens=16, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None,
         stop=(), stop_token_ids=(), ignore_eos=False, num_return_sequences=1); settings go over params.
         do_sample=False means temperature=0, as in transformers. cached=False computes every token anew.
         Raises RequestError that says what is wrong with the prompt or the settings.

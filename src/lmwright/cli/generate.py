@@ -85,7 +85,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
 
     if file is None and sys.stdin.isatty():
         click.echo("the prompt, ended with Ctrl-D:", err=True)
-    data = click.get_binary_stream("stdin").read() if file is None else file.read_bytes()
+    data = sys.stdin.buffer.read() if file is None else file.read_bytes()
     where = "standard input" if file is None else str(file)
     try:
         text = data.decode("utf-8")
