@@ -102,7 +102,7 @@ class Loader:
             raise CheckpointError(f"loader state: samples = {samples!r}: must be a whole number, 0 or more")
         if seed != self.seed:
             raise CheckpointError(
-                f"loader state: saved with seed {seed!r}, but this run has {self.seed}; use that"
+                f"loader state: was saved with seed {seed!r}, but this run has {self.seed}; use that"
             )
         if plan != fingerprint(self.plan):
             raise CheckpointError(
