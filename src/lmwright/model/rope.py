@@ -45,12 +45,15 @@ def rotate(x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    wide = x.to(cos.dtype)
+    first, second = wide.chunk(2, dim=-1)
+    out = torch.empty_like(wide, memory_format=torch.contiguous_format)
     left, right = out.chunk(2, dim=-1)
-    left.copy_(first * cos - second * sin)
-    right.copy_(second * cos + first * sin)
-    return out
+    torch.mul(first, cos, out=left)
+    left.addcmul_(second, sin, value=-1.0)
+    torch.mul(second, cos, out=right)
+    right.addcmul_(first, sin)
+    return out.to(x.dtype)
 
 
 class _Rotate(torch.autograd.Function):
