@@ -123,8 +123,8 @@ class Model:
 
         prompt: a text or token ids give one Generation, whose str() is the text; a list of either gives a list,
         with num_return_sequences generations for each prompt, in order. params, settings: the fields of
-        SamplingParams (max_new_tokens=16, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=None,
-        stop=(), stop_token_ids=(), ignore_eos=False, num_return_sequences=1); settings go over params.
+        SamplingParams (max_new_tokens=16, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,
+        seed=None, stop=(), stop_token_ids=(), ignore_eos=False, num_return_sequences=1); settings go over params.
         do_sample=False means temperature=0, as in transformers. cached=False computes every token anew.
         Raises RequestError that says what is wrong with the prompt or the settings.
         """

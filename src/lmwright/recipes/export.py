@@ -80,7 +80,7 @@ def write(opened: Opened, out: Path, *, verify: bool, dtype: Stored, force: bool
         if verify:
             from lmwright.recipes.verification import verify_export
 
-            verdict = verify_export(partial, opened.network if dtype == "fp32" else None)
+            verdict = verify_export(partial, opened.network, DTYPES[dtype])
             atomic_write_json(partial / VERIFICATION_NAME, verdict)
     sizes = [path.stat().st_size for path in out.iterdir()]
     return Export(path=out, files=len(sizes), bytes=sum(sizes), verdict=verdict)

@@ -4,7 +4,8 @@
     greedy        the continuation of a prompt, token for token; a difference counts only where the two best logits
                   lie further apart than twice the tolerance, for below that rounding decides
     tokenizer     the same ids for the same text, and the same text for the same ids
-    weights       what was written equals what was in memory, bit for bit (where stored as fp32)
+    config        what was written describes the model that was in memory
+    weights       what was written equals what was in memory in the dtype of the file, bit for bit
 
 transformers is imported offline, with local files only, and runs no code from the directory.
 """
@@ -24,6 +25,7 @@ from lmwright.seeds import numpy_generator
 from lmwright.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lmwright.model.language_model import LanguageModel
@@ -41,10 +43,10 @@ TEXTS = (
 )
 
 
-def verify_export(directory: Path, original: LanguageModel | None) -> dict[str, Any]:
+def verify_export(directory: Path, original: LanguageModel, stored: torch.dtype) -> dict[str, Any]:
     """Return the verdict on a written directory: `verified` is True, False, or None if nothing could be compared.
 
-    original: the model that was written, where its weights are to be found again unaltered.
+    original: the model that was written. stored: what its weights were stored as.
     """
     if importlib.util.find_spec("transformers") is None:
         return {
@@ -53,14 +55,14 @@ def verify_export(directory: Path, original: LanguageModel | None) -> dict[str, 
         }
     with _offline():
         try:
-            found = _compare(directory, original)
+            found = _compare(directory, original, stored)
         except Exception as error:  # whatever transformers raises, the directory does not open there
             found = {"verified": False, "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
     names = ("lmwright", "torch", "transformers", "tokenizers", "safetensors")
     return {**found, "versions": {name: metadata.version(name) for name in names}}
 
 
-def _compare(directory: Path, original: LanguageModel | None) -> dict[str, Any]:
+def _compare(directory: Path, original: LanguageModel, stored: torch.dtype) -> dict[str, Any]:
     import torch
     import transformers
 
@@ -77,12 +79,12 @@ def _compare(directory: Path, original: LanguageModel | None) -> dict[str, Any]:
     finite = math.isfinite(difference)
     checks: dict[str, bool] = {
         "logits": difference <= TOLERANCE,
-        "greedy": _greedy_agrees(ours, theirs, prompts[min(2, len(prompts) - 1)]),
+        "greedy": _greedy_agrees(ours, theirs, prompts[2]),
+        "config": ours.config == original.config,
+        "weights": _weights_equal(ours, original, stored),
     }
     if tokenizer is not None:
         checks["tokenizer"] = _tokenizers_agree(tokenizer, directory)
-    if original is not None:
-        checks["weights"] = _weights_equal(ours, original)
     failed = [name for name, passed in checks.items() if not passed]
     return {
         "verified": not failed,
@@ -162,11 +164,14 @@ def _tokenizers_agree(ours: Tokenizer, directory: Path) -> bool:
     return (ours.eos_id, ours.bos_id) == (theirs.eos_token_id, theirs.bos_token_id)
 
 
-def _weights_equal(ours: LanguageModel, original: LanguageModel) -> bool:
+def _weights_equal(ours: LanguageModel, original: LanguageModel, stored: torch.dtype) -> bool:
     import torch
 
     kept = dict(original.named_parameters())
-    return all(torch.equal(weight, kept[name].to(weight)) for name, weight in ours.named_parameters())
+    return all(
+        torch.equal(weight, kept[name].detach().to(device="cpu", dtype=stored).to(weight.dtype))
+        for name, weight in ours.named_parameters()
+    )
 
 
 @contextlib.contextmanager

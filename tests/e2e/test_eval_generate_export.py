@@ -1,0 +1,246 @@
+"""The verbs eval, generate and export, from the command line's words to its output and exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from decode_helpers import tokenizer
+from model_dirs import SHAPES, built_corpus, hf_directory, run_directory
+
+import lmwright as lm
+from lmwright.cli.main import run
+from lmwright.recipes import verification
+from lmwright.runs import verify_manifest
+from lmwright.text.tokenizer import train_bpe
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a run, a model and a corpus."""
+    path = tmp_path_factory.mktemp("verbs")
+    run_directory(path / "run")
+    hf_directory(path / "model", "gpt2")
+    built_corpus(path / "corpus")
+    return path
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Run a command line; return exit code, standard output and standard error."""
+    capsys.readouterr()
+    code = run([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_eval_prints_pure_json_that_equals_python(place: Path, capsys) -> None:
+    code, out, _ = call(capsys, "eval", place / "run", "--corpus", place / "corpus", "--json")
+    assert code == 0
+    found = json.loads(out)
+    loss = lm.load(place / "run").evaluate(place / "corpus").loss
+    assert found["bits_per_byte"] == loss.bits_per_byte == loss.nats / math.log(2) / loss.bytes
+    assert found["nats_per_token"] == loss.nats_per_token
+    assert found["perplexity"] == loss.perplexity
+    assert (found["split"], found["tokens"], found["context_length"]) == ("validation", loss.tokens, 64)
+    code, out, _ = call(
+        capsys, "eval", place / "run", "--corpus", place / "corpus", "--batch-size", 1, "--context", 64, "--json"
+    )
+    assert json.loads(out)["nats"] == pytest.approx(loss.nats, rel=1e-6)
+
+
+def test_eval_shows_a_table_with_formulas_and_references(place: Path, capsys) -> None:
+    code, out, _ = call(capsys, "eval", place / "model", "--corpus", place / "corpus", "--precision", "bf16")
+    assert code == 0
+    for part in ("nats / ln 2 / bytes", "exp(nats/token)", "byte unigram", "xz", "(validation)", "bf16"):
+        assert part in out
+    code, out, _ = call(capsys, "eval", place / "model", "--corpus", place / "text-of-corpus" / "03.txt")
+    assert code == 0
+    assert "xz" not in out
+
+
+def test_eval_refuses_shards_of_another_tokenizer(place: Path, tmp_path: Path, capsys) -> None:
+    hf_directory(tmp_path / "model")
+    train_bpe(["other words entirely, and words again"] * 9, 270).save(tmp_path / "model", force=True)
+    code, out, err = call(capsys, "eval", tmp_path / "model", "--corpus", place / "corpus")
+    assert (code, out) == (1, "")
+    assert "was encoded with another tokenizer" in err
+    code, _, _ = call(capsys, "eval", tmp_path / "model", "--corpus", place / "text-of-corpus")
+    assert code == 0
+
+
+def test_generate_streams_the_text_that_python_gives(place: Path, capsys, monkeypatch) -> None:
+    flags = "--max-new-tokens 20 --seed 5 --temperature 0.9 --top-k 50 --top-p 0.95 --min-p 0.01".split()
+    expected = lm.load(place / "run").generate(
+        "the cat", max_new_tokens=20, seed=5, temperature=0.9, top_k=50, top_p=0.95, min_p=0.01
+    )
+    (place / "prompt.txt").write_text("the cat")
+    for more in (("--prompt", "the cat"), ("--prompt-file", place / "prompt.txt"), ()):
+        for cache in ((), ("--no-cache",)):
+            feed(monkeypatch, b"the cat")
+            code, out, err = call(capsys, "generate", place / "run", *more, *flags, *cache)
+            assert (code, out, err) == (0, expected.text + "\n", "")
+
+
+def test_generate_json_and_stop(place: Path, capsys) -> None:
+    words = ("generate", place / "model", "--prompt", "the", "--seed", 1, "--max-new-tokens", 30, "--json")
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    found = json.loads(out)
+    assert tokenizer().decode(found["token_ids"]) == found["text"]
+    assert found["params"]["max_new_tokens"] == 30
+    stop = found["text"][6:9]
+    code, out, _ = call(capsys, *words, "--stop", stop, "--stop", "never there")
+    cut = json.loads(out)
+    assert cut["text"] == found["text"][: found["text"].index(stop)]
+    assert (cut["finish_reason"], cut["stop"]) == ("stop", stop)
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_export_is_verified_by_transformers(tmp_path: Path, capsys, family: str) -> None:
+    hf_directory(tmp_path / "model", family)
+    code, out, err = call(capsys, "export", tmp_path / "model", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "transformers agrees" in out
+    verdict = json.loads((tmp_path / "out" / "verification.json").read_text())
+    assert verdict["verified"] is True
+    assert verdict["max_abs_difference"] < verdict["tolerance"] == 1e-4
+    assert verdict["agrees"] == dict.fromkeys(["logits", "greedy", "config", "weights", "tokenizer"], True)
+    assert {"transformers", "torch", "lmwright"} <= set(verdict["versions"])
+    assert "verification.json" in json.loads((tmp_path / "out" / "MANIFEST.json").read_text())["files"]
+    verify_manifest(tmp_path / "out")
+
+
+def test_export_in_bf16_is_verified_as_stored(place: Path, tmp_path: Path, capsys) -> None:
+    code, _, _ = call(capsys, "export", place / "run", tmp_path / "out", "--dtype", "bf16")
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "verification.json").read_text())["verified"] is True
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    """Make one part of an export wrong."""
+    from lmwright.recipes import export
+
+    def spoil(opened: object, directory: Path) -> None:
+        content = json.loads((directory / "config.json").read_text())
+        content["rms_norm_eps"] = 0.25
+        (directory / "config.json").write_text(json.dumps(content))
+
+    if check == "config":
+        monkeypatch.setattr(export, "_keep_ends_of_text", spoil)
+    else:
+        true = verification._logits
+        monkeypatch.setattr(verification, "_logits", lambda model, ids: true(model, ids) + 2e-4)
+
+
+@pytest.mark.parametrize("check", ["logits", "config"])
+def test_a_failed_verification_exits_1_and_keeps_its_verdict(
+    place: Path, tmp_path: Path, capsys, monkeypatch, check: str
+) -> None:
+    plant(monkeypatch, check)
+    code, _, err = call(capsys, "export", place / "run", tmp_path / "out")
+    assert code == 1
+    assert "transformers disagrees" in err
+    assert err.count("\n") == 1
+    verdict = json.loads((tmp_path / "out" / "verification.json").read_text())
+    assert verdict["verified"] is False
+    assert verdict["agrees"][check] is False
+    verify_manifest(tmp_path / "out")
+
+
+def test_tokenizers_that_part_are_seen(tmp_path: Path) -> None:
+    path = hf_directory(tmp_path / "model")
+    assert verification._tokenizers_agree(tokenizer(), path)
+    assert not verification._tokenizers_agree(train_bpe(["the cat sat on the log"] * 9, 265), path)
+
+
+def test_without_transformers_nothing_is_verified_and_the_remedy_is_named(
+    place: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    true = importlib.util.find_spec
+    hidden = lambda name, *rest: None if name == "transformers" else true(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    code, out, _ = call(capsys, "export", place / "run", tmp_path / "out")
+    assert code == 0
+    assert "not verified" in out
+    assert "pip install 'lmwright[verify]'" in out
+    assert json.loads((tmp_path / "out" / "verification.json").read_text())["verified"] is None
+    code, out, _ = call(capsys, "export", place / "run", tmp_path / "quiet", "--no-verify")
+    assert code == 0
+    assert not (tmp_path / "quiet" / "verification.json").exists()
+
+
+def test_export_never_replaces_what_is_no_export(place: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    for target in (place / "run", place / "run" / "checkpoints", place / "run" / "checkpoints" / "step-000099"):
+        code, _, err = call(capsys, "export", place / "run", target, "--force", "--no-verify")
+        assert code == 2
+        assert "overlaps" in err
+    code, _, err = call(capsys, "export", place / "run", tmp_path / "mine", "--force", "--no-verify")
+    assert code == 2
+    assert "holds notes.txt" in err
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+    for words in ((), ("--force",)):
+        code, _, _ = call(capsys, "export", place / "run", place / "run" / "hf", "--no-verify", *words)
+        assert code == 0
+    code, _, err = call(capsys, "export", place / "run", place / "run" / "hf", "--no-verify")
+    assert code == 2
+    assert "--force" in err
+
+
+BAD = [
+    (("eval", "{place}/none", "--corpus", "{place}/corpus"), 1, "does not exist"),
+    (("eval", "{place}/prompt", "--corpus", "{place}/corpus"), 1, "is a file"),
+    (("eval", "{place}/corpus", "--corpus", "{place}/corpus"), 1, "holds no model"),
+    (("eval", "{place}/run", "--corpus", "{place}/none"), 1, "does not exist"),
+    (("eval", "{place}/run"), 2, "--corpus"),
+    (("eval", "{place}/run", "--corpus", "{place}/corpus", "--split", "test"), 2, "validation"),
+    (("eval", "{place}/run", "--corpus", "{place}/corpus", "--context", "65"), 2, "must be from 1 to 64"),
+    (("eval", "{place}/run", "--corpus", "{place}/corpus", "--context", "0"), 2, "--context"),
+    (("eval", "{place}/run", "--corpus", "{place}/corpus", "--batch-size", "-1"), 2, "--batch-size"),
+    (("eval", "{place}/run", "--corpus", "{place}/text-of-corpus", "--split", "train"), 2, "no splits"),
+    (("generate", "{place}/none", "--prompt", "x"), 1, "does not exist"),
+    (("generate", "{place}/prompt", "--prompt", "x"), 1, "is a file"),
+    (("generate", "{place}/corpus", "--prompt", "x"), 1, "no config.json"),
+    (("generate", "{place}/run", "--prompt", "x", "--top-p", "2"), 2, "top_p = 2.0: is out of range; allowed"),
+    (("generate", "{place}/run", "--prompt", "x", "--temperature", "nan"), 2, "temperature = nan"),
+    (("generate", "{place}/run", "--prompt", "x", "--max-new-tokens", "-5"), 2, "max_new_tokens = -5"),
+    (("generate", "{place}/run", "--prompt", "x", "--top-k", "many"), 2, "--top-k"),
+    (("generate", "{place}/run", "--prompt", "x", "--stop", ""), 2, "stop = "),
+    (("generate", "{place}/run", "--prompt", "x", "--prompt-file", "y"), 2, "give one of them"),
+    (("generate", "{place}/run", "--prompt-file", "{place}/none"), 1, "No such file"),
+    (("generate", "{place}/run", "--prompt-file", "{place}/run"), 1, "directory"),
+    (("generate", "{place}/run", "--prompt-file", "{place}/empty"), 1, "the prompt is empty"),
+    (("generate", "{place}/run", "--prompt-file", "{place}/latin1"), 1, "is not UTF-8 (byte 1)"),
+    (("generate", "{place}/run"), 1, "standard input: the prompt is empty"),
+    (("generate", "{place}/run", "--prompt", "the cat sat " * 40), 1, "the model's context holds 64"),
+    (("generate", "{place}/run", "--prompt", "\udcff"), 1, "surrogate"),
+    (("export", "{place}/none", "{place}/out"), 1, "does not exist"),
+    (("export", "{place}/run"), 2, "OUT"),
+    (("export", "{place}/run", "{place}/prompt"), 2, "already exists"),
+    (("export", "{place}/run", "{place}/prompt", "--force"), 2, "is a file"),
+    (("export", "{place}/run", "{place}/out", "--dtype", "int3"), 2, "--dtype"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), BAD)
+def test_bad_input_gets_one_line(place: Path, capsys, monkeypatch, words, code: int, message: str) -> None:
+    (place / "prompt").write_text("x")
+    (place / "empty").write_text("")
+    (place / "latin1").write_bytes(b"a\xff")
+    feed(monkeypatch, b"")
+    got, out, err = call(capsys, *(word.format(place=place) for word in words))
+    assert (got, out) == (code, "")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (place / "out").exists()

@@ -1,0 +1,173 @@
+"""Loss over a split: each token of the stream but the first once, whatever the rows; bits by bytes, not tokens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from decode_helpers import random_model, tokenizer
+
+from lmwright.data.documents import Document
+from lmwright.data.split import TokenSplit, encode_split
+from lmwright.errors import CheckpointError, ConfigError, DataError
+from lmwright.evaluate import loss as module
+from lmwright.evaluate.loss import SplitLoss, evaluate_split
+from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context
+from lmwright.model.language_model import LanguageModel
+from lmwright.text.tokenizer import Tokenizer, train_bpe
+
+TEXTS = ["the cat sat on the log", "naïve café — 日本語", "x", "and the dog was full of fog, so it sat " * 5]
+BYTES = sum(len(text.encode()) for text in TEXTS)
+
+
+def split(using: Tokenizer | None = None, texts: list[str] = TEXTS) -> TokenSplit:
+    return encode_split(
+        [Document(text, f"{index}.txt", None) for index, text in enumerate(texts)], using or tokenizer()
+    )
+
+
+def stream(tokens: TokenSplit) -> list[int]:
+    return [int(token) for token in tokens.read(0, tokens.num_tokens)]
+
+
+def config(vocab: int) -> ModelConfig:
+    return ModelConfig.llama(
+        vocab_size=vocab, hidden_size=24, num_layers=2, num_heads=3, num_kv_heads=1, head_dim=8, ffn_size=32,
+        max_positions=64,
+    )  # fmt: skip
+
+
+def naive(model: LanguageModel, tokens: TokenSplit, length: int) -> tuple[float, int]:
+    """Return (nats, tokens): one row at a time, one label at a time."""
+    ids, nats, count = stream(tokens), 0.0, 0
+    for start in range(0, len(ids) - 1, length):
+        row = ids[start : start + length + 1]
+        row_BT = torch.tensor([row[:-1]])
+        with torch.no_grad():
+            logits_TV = model.logits(model(row_BT, Context.dense(row_BT)))[0].double()
+        for place, label in enumerate(row[1:]):
+            nats -= float(logits_TV[place].log_softmax(-1)[label])
+            count += 1
+    return nats, count
+
+
+@pytest.mark.parametrize("length", [1, 7, 32, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_equals_one_row_at_a_time(length: int, batch_size: int) -> None:
+    tokens = split()
+    model = random_model(config(tokens.vocab_size))
+    nats, count = naive(model, tokens, length)
+    found = evaluate_split(model, tokens, context_length=length, batch_size=batch_size)
+    assert count == found.tokens == tokens.num_tokens - 1
+    assert found.nats == pytest.approx(nats, rel=1e-6)
+    assert (found.bytes, found.documents, found.context_length) == (BYTES, 4, length)
+    assert found.nats_per_token == pytest.approx(nats / count, rel=1e-6)
+    assert found.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / BYTES, rel=1e-6)
+
+
+def test_a_model_of_pairs_has_one_loss_for_every_cut_of_the_stream() -> None:
+    """Without attention the loss is a sum over neighbours: a label lost or doubled at a row's end changes it."""
+    tokens = split()
+    model = random_model(config(tokens.vocab_size))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("o_proj.weight"):
+                weight.zero_()
+    ids = stream(tokens)
+    every = torch.arange(tokens.vocab_size)[:, None]
+    with torch.no_grad():
+        table_VV = model.logits(model(every, Context.dense(every)))[:, 0].double().log_softmax(-1)
+    pairs = itertools.pairwise(ids)
+    expected = -sum(float(table_VV[before, after]) for before, after in pairs)
+    for length in (1, 2, 5, 31, 64):
+        found = evaluate_split(model, tokens, context_length=length, batch_size=4)
+        assert found.nats == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("vocab", [257, 280])
+def test_a_uniform_model_costs_log_v_a_token_and_is_spread_over_bytes(vocab: int) -> None:
+    """257 is a pure byte tokenizer, 280 a BPE: fewer tokens, each dearer, over the same bytes."""
+    tokens = split(
+        train_bpe(["the cat sat on the mat and the dog sat on the log, so that it was full "] * 12, vocab)
+    )
+    model = LanguageModel(config(vocab))  # all weights zero: all logits equal
+    found = evaluate_split(model, tokens, context_length=16, batch_size=4)
+    assert found.nats_per_token == pytest.approx(math.log(vocab), rel=1e-6)
+    assert found.perplexity == pytest.approx(vocab, rel=1e-5)
+    assert found.bytes == BYTES
+    assert found.bits_per_byte == pytest.approx(found.tokens * math.log2(vocab) / BYTES, rel=1e-6)
+    if vocab == 257:
+        assert found.tokens == BYTES + 4  # every byte, and an end of text for each document
+
+
+def test_the_sums_give_the_means() -> None:
+    sums = SplitLoss(nats=300 * math.log(2), tokens=100, bytes=150, documents=2, context_length=8)
+    assert sums.nats_per_token == pytest.approx(3 * math.log(2))
+    assert sums.perplexity == pytest.approx(8)
+    assert sums.bits_per_byte == pytest.approx(2)
+    assert SplitLoss(nats=1e6, tokens=1, bytes=1, documents=1, context_length=1).perplexity == math.inf
+
+
+def test_small_slices_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = split()
+    model = random_model(config(tokens.vocab_size))
+    whole = evaluate_split(model, tokens, context_length=32, batch_size=4)
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 5 * tokens.vocab_size)
+    assert evaluate_split(model, tokens, context_length=32, batch_size=4).nats == pytest.approx(
+        whole.nats, rel=1e-6
+    )
+
+
+def test_a_context_longer_than_the_text_is_cut_to_it() -> None:
+    tokens = split(texts=["the cat"])
+    found = evaluate_split(random_model(config(tokens.vocab_size)), tokens, context_length=64, batch_size=2)
+    assert found.context_length == found.tokens == tokens.num_tokens - 1
+
+
+def test_bf16_is_near_fp32() -> None:
+    tokens = split()
+    model = random_model(config(tokens.vocab_size))
+    full = evaluate_split(model, tokens, context_length=32, batch_size=4)
+    half = evaluate_split(model, tokens, context_length=32, batch_size=4, dtype=torch.bfloat16)
+    assert half.nats == pytest.approx(full.nats, rel=0.02)
+    assert half.nats != full.nats
+
+
+def test_refusals() -> None:
+    tokens = split()
+    model = random_model(config(tokens.vocab_size))
+    for length in (0, 65):
+        with pytest.raises(ConfigError, match=f"context length {length}: must be from 1 to 64"):
+            evaluate_split(model, tokens, context_length=length, batch_size=1)
+    with pytest.raises(ConfigError, match="batch size 0"):
+        evaluate_split(model, tokens, context_length=8, batch_size=0)
+    with pytest.raises(DataError, match="has a vocabulary of 280, the model one of 100"):
+        evaluate_split(random_model(config(100)), tokens, context_length=8, batch_size=1)
+    with pytest.raises(DataError, match="holds no text"):
+        evaluate_split(model, split(texts=["", ""]), context_length=1, batch_size=1)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5, 0] = np.nan
+        model.model.norm.weight[0] = np.nan
+    with pytest.raises(CheckpointError, match="tokens 0 to 16 is nan"):
+        evaluate_split(model, tokens, context_length=8, batch_size=2)
+
+
+def test_shards_on_disk_and_text_in_memory_have_one_loss(tmp_path: Path) -> None:
+    from lmwright.data.build import Corpus, build_corpus
+
+    (tmp_path / "text").mkdir()
+    for index in range(12):
+        (tmp_path / "text" / f"{index:02}.txt").write_text(f"{TEXTS[index % 4]} {index}")
+    build_corpus(tmp_path / "text", tokenizer(), tmp_path / "built", validation_fraction=0.5)
+    held_out = Corpus.open(tmp_path / "built").split("validation")
+    names = [held_out.document_name(number).split(":")[0] for number in range(held_out.num_documents)]
+    again = split(texts=[Path(name).read_text() for name in names])
+    model = random_model(config(tokenizer().vocab_size))
+    found = [evaluate_split(model, one, context_length=16, batch_size=3) for one in (held_out, again)]
+    assert found[0] == found[1]
