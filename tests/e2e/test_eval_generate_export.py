@@ -78,7 +78,8 @@ def test_eval_refuses_shards_of_another_tokenizer(place: Path, tmp_path: Path, c
 
 
 def test_generate_streams_the_text_that_python_gives(place: Path, capsys, monkeypatch) -> None:
-    flags = "--max-new-tokens 20 --seed 5 --temperature 0.9 --top-k 50 --top-p 0.95 --min-p 0.01".split()
+    values = {"max-new-tokens": 20, "seed": 5, "temperature": 0.9, "top-k": 50, "top-p": 0.95, "min-p": 0.01}
+    flags = [f"--{name}={value}" for name, value in values.items()]
     expected = lm.load(place / "run").generate(
         "the cat", max_new_tokens=20, seed=5, temperature=0.9, top_k=50, top_p=0.95, min_p=0.01
     )
