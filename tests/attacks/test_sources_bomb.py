@@ -9,7 +9,10 @@ import pytest
 import zstandard
 from data_helpers import read_file
 
-CHUNK = b'{"text": "zero"}\n' * 60_000  # 1 MB
+from lmwright.data.documents import Limits, Reject
+from lmwright.data.sources import kind_of, load
+
+CHUNK = b'{"text": "%s"}\n' % (b"zero " * 2000) * 100  # 1 MB
 MEGABYTES = 16
 
 
@@ -29,7 +32,8 @@ def test_a_bomb_is_stopped_and_named(tmp_path, name):
     write_bomb(path)
     tracemalloc.start()
     try:
-        _, rejects = read_file(path, ratio_free_bytes=2**22, max_line_bytes=2**21)
+        limits = Limits(ratio_free_bytes=2**22, max_line_bytes=2**21)
+        rejects = [item for item in load(kind_of(path)).read(path, limits) if isinstance(item, Reject)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

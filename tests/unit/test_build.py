@@ -15,6 +15,7 @@ from lmwright.data.build import Corpus, build_corpus, cut_document, text_hash
 from lmwright.data.corpus import read_corpus
 from lmwright.data.documents import Document
 from lmwright.data.facts import byte_unigram
+from lmwright.data.shards import ShardWriter
 from lmwright.data.split import encode_split
 from lmwright.errors import ConfigError, DataError
 from lmwright.runs import verify_manifest
@@ -288,3 +289,21 @@ def test_shards_and_tokenizers_of_another_corpus_are_refused(source, tmp_path):
         _ = Corpus.open(tmp_path / "300").tokenizer
     with pytest.raises(ConfigError, match="must be train or validation"):
         Corpus.open(tmp_path / "301").split("test")
+
+
+def test_a_full_disk_leaves_nothing_behind_and_the_old_corpus_whole(source, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    build_corpus(source, small_tokenizer(), out)
+    written = 0
+
+    def full(self, data):
+        nonlocal written
+        written += len(data)
+        if written > 5000:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_corpus(source, small_tokenizer(301), out, force=True)
+    assert list(tmp_path.iterdir()) == [out]
+    assert Corpus.open(out, verify=True).split("train").vocab_size == 300

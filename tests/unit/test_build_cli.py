@@ -26,7 +26,7 @@ def test_from_text_to_shards(source, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err
     assert run([*train, "--force"]) == 0
     assert run(["tokenizer", "info", str(trained)]) == 0
-    assert "<|endoftext|> (0)" in capsys.readouterr().out
+    assert "'<|endoftext|>' (0)" in capsys.readouterr().out
     assert run(["tokenizer", "encode", str(trained), "the cat"]) == 0
     assert "' cat'" in capsys.readouterr().out
     build = ["data", "build", "--corpus", str(source), "--tokenizer", str(trained), "--out", str(built)]

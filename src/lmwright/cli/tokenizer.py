@@ -39,7 +39,7 @@ def info(path: Path) -> None:
     from lmwright.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)
-    special = ", ".join(f"{tokenizer.token(index)} ({index})" for index in sorted(tokenizer.special_ids))
+    special = ", ".join(f"{tokenizer.token(index)!r} ({index})" for index in sorted(tokenizer.special_ids))
     click.echo(f"vocabulary  {tokenizer.vocab_size}")
     click.echo(f"hash        {tokenizer.hash}")
     click.echo(f"bos, eos    {tokenizer.bos_id}, {tokenizer.eos_id}")

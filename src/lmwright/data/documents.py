@@ -39,6 +39,10 @@ class Reject:
     reason: str
     kind: str = "malformed"
 
+    def __post_init__(self) -> None:
+        # Field names of a hostile file end up in here, and this ends up on a terminal.
+        object.__setattr__(self, "reason", printable(self.reason))
+
     @property
     def place(self) -> str:
         """`path` or `path:line`."""
@@ -65,7 +69,7 @@ class Limits:
     """
 
     text_field: str = "text"
-    piece_bytes: int = MIB
+    piece_bytes: int = MIB // 4
     max_line_bytes: int = 16 * MIB
     max_ratio: int = 200
     ratio_free_bytes: int = 64 * MIB
@@ -87,9 +91,16 @@ class Limits:
 Found = Iterator[Document | Reject]
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, control characters and halves of surrogate pairs shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(path: Path) -> str:
-    """Return a path as valid text: bytes of a file name that are no UTF-8 are shown as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path as valid text on one line: bytes of a file name that are no UTF-8 are shown as \\xNN."""
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def surrogate_reason(text: str) -> str | None:

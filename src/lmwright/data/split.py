@@ -67,7 +67,7 @@ class TokenSplit:
 
     def read(self, start: int, stop: int) -> Tokens:
         """Return tokens start..stop-1 of the stream, as a view where they lie in one shard."""
-        first = int(np.searchsorted(self._bases, start, side="right")) - 1 if len(self.streams) > 1 else 0
+        first = int(self._owners(np.asarray(start))) if len(self.streams) > 1 else 0
         base = int(self._bases[first])
         if first == len(self.streams) - 1 or stop <= self._bases[first + 1] + 1:
             return self.streams[first].tokens[start - base : stop - base]
@@ -78,11 +78,15 @@ class TokenSplit:
         if len(self.streams) == 1:
             return self.streams[0].tokens[indices]
         found = np.empty(indices.shape, dtype=self.streams[0].tokens.dtype)
-        owners = np.clip(np.searchsorted(self._bases, indices, side="right") - 1, 0, len(self.streams) - 1)
+        owners = self._owners(indices)
         for owner in np.unique(owners):
             chosen = owners == owner
             found[chosen] = self.streams[owner].tokens[indices[chosen] - self._bases[owner]]
         return found
+
+    def _owners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the stream that holds each position; the very last token belongs to the last stream."""
+        return np.clip(np.searchsorted(self._bases, indices, side="right") - 1, 0, len(self.streams) - 1)
 
     def check_ids(self, ids: NDArray[np.int64]) -> None:
         """Raise DataError if an id read from a shard is outside the vocabulary: the file was damaged."""

@@ -291,7 +291,9 @@ def _build(description: dict[str, Any], where: str) -> tokenizers.Tokenizer:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises bare Exception, and its panics are BaseException
-        raise DataError(f"{where}: is not a tokenizer that the tokenizers library reads ({error})") from None
+        raise DataError(
+            f"{where}: is not a tokenizer that the tokenizers library reads ({str(error)!r})"
+        ) from None
 
 
 def _checked_size(vocabulary: dict[str, int], where: str) -> int:

@@ -7,6 +7,7 @@ rejected once, as a whole. Blank lines are skipped. Knows nothing of the other f
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ from lmwright.data.reading import Damage, Line, read_lines
 
 LINES = (".jsonl", ".ndjson")
 SUFFIXES = tuple(f"{stem}{end}" for stem in (*LINES, ".json") for end in ("", ".gz", ".zst"))
-SHOWN_FIELDS = 8
+SHOWN_FIELDS = 8  # of the first line's perhaps millions
+SHOWN_CHARACTERS = 40
 
 
 class _Refused(Exception):
@@ -67,8 +69,9 @@ def _text(line: Line, limits: Limits) -> str:
 def field_text(record: Mapping[str, Any], field: str) -> str:
     """Return the text of a record. Raises _Refused if it has no usable one."""
     if field not in record:
-        fields = ", ".join(list(record)[:SHOWN_FIELDS]) or "none"
-        raise _Refused("field", f"has no field {field!r}{closest(field, record)}; its fields: {fields}"[:300])
+        some = [name[:SHOWN_CHARACTERS] for name in itertools.islice(record, SHOWN_FIELDS)]
+        hint = closest(field, some)
+        raise _Refused("field", f"has no field {field!r}{hint}; its fields: {', '.join(some) or 'none'}")
     text = record[field]
     if not isinstance(text, str):
         raise _Refused("field", f"field {field!r} is {_kind(text)}, not text")

@@ -61,9 +61,10 @@ def _schema_problem(schema: Any, name: str, limits: Limits) -> Reject | None:
     import pyarrow
 
     if limits.text_field not in schema.names:
-        hint = closest(limits.text_field, schema.names)
-        reason = f"has no column {limits.text_field!r}{hint}; its columns: {', '.join(schema.names[:8])}"
-        return Reject(name, None, reason[:300], "field")
+        some = [column[:40] for column in schema.names[:8]]
+        hint = closest(limits.text_field, some)
+        reason = f"has no column {limits.text_field!r}{hint}; its columns: {', '.join(some)}"
+        return Reject(name, None, reason, "field")
     kind = schema.field(limits.text_field).type
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     types = pyarrow.types

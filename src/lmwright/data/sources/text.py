@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmwright.data.documents import Document, Found, Limits, Reject, shown
@@ -18,60 +19,67 @@ SUFFIXES = ("",)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+@dataclass(slots=True)
+class _Piece:
+    """Lines that follow each other, from line `first`; too_long: one line over the limit, not kept."""
+
+    first: int
+    data: bytearray
+    too_long: bool = False
+
+
 def read(path: Path, limits: Limits) -> Found:
     """Yield the documents of a text file."""
     name = shown(path)
-    last = 0
+    after = None  # the line after what was read whole
     try:
-        for lines in _pieces(read_lines(path, limits), limits):
-            last = lines[-1].number
-            result = _document(lines, name)
+        for piece in _pieces(read_lines(path, limits), limits):
+            after = piece.first + piece.data.count(b"\n") + piece.too_long
+            result = _document(piece, name)
             yield result
             if isinstance(result, Reject) and result.kind == "binary":
                 return
-        if not last:
+        if after is None:
             yield Reject(name, None, "is empty", "empty")
     except Damage as damage:
-        yield Reject(name, last + 1 if last else None, damage.reason, damage.kind)
+        yield Reject(name, after, damage.reason, damage.kind)
 
 
-def _pieces(lines: Iterator[Line], limits: Limits) -> Iterator[list[Line]]:
+def _pieces(lines: Iterator[Line], limits: Limits) -> Iterator[_Piece]:
     """Group lines into pieces: a new one after a blank line past piece_bytes, or after twice that anyhow."""
-    piece: list[Line] = []
-    size = 0
+    piece = _Piece(1, bytearray())
     for line in lines:
         if line.data is None:
-            if piece:
+            if piece.data:
                 yield piece
-            yield [line]
-            piece, size = [], 0
+            yield _Piece(line.number, bytearray(), too_long=True)
+            piece = _Piece(line.number + 1, bytearray())
             continue
-        piece.append(line)
-        size += len(line.data)
+        piece.data += line.data
+        size = len(piece.data)
         if size >= limits.piece_bytes and (not line.data.strip() or size >= 2 * limits.piece_bytes):
             yield piece
-            piece, size = [], 0
-    if piece:
+            piece = _Piece(line.number + 1, bytearray())
+    if piece.data:
         yield piece
 
 
-def _document(lines: list[Line], name: str) -> Document | Reject:
-    first = lines[0]
-    if first.data is None:
-        return Reject(name, first.number, "line is longer than the limit; cut it into lines", "too-large")
-    data = b"".join(line.data or b"" for line in lines)
-    if first.number == 1:
+def _document(piece: _Piece, name: str) -> Document | Reject:
+    if piece.too_long:
+        return Reject(name, piece.first, "line is longer than the limit; cut it into lines", "too-large")
+    data = bytes(piece.data)
+    if piece.first == 1:
         if data.startswith(UTF16):
             return Reject(name, None, "is UTF-16 text; convert it to UTF-8", "encoding")
         data = data.removeprefix(codecs.BOM_UTF8)
     if (position := data.find(b"\0")) >= 0:
-        number = first.number + data.count(b"\n", 0, position)
+        number = piece.first + data.count(b"\n", 0, position)
         return Reject(name, number, "holds a NUL byte: a binary file, not text", "binary")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        number = first.number + data.count(b"\n", 0, error.start)
+        number = piece.first + data.count(b"\n", 0, error.start)
         return Reject(name, number, f"is not UTF-8 (byte 0x{data[error.start]:02x})", "encoding")
     if not text.strip():
-        return Reject(name, None if first.number == 1 else first.number, "holds only blanks", "empty")
-    return Document(text, name, first.number)
+        return Reject(name, None if piece.first == 1 else piece.first, "holds only blanks", "empty")
+    return Document(text, name, piece.first)
