@@ -36,7 +36,7 @@ def expected(path: Path) -> dict[str, float]:
         "xz_bits_per_byte": xz,
         "unigram_bits_per_byte": corpus["byte_unigram_bits_per_byte"],
         "xz_loss": xz * size * math.log(2) / tokens,
-        "saved_against_xz": (xz - nats * math.log2(math.e) / size) / xz,
+        "against_xz": (nats * math.log2(math.e) / size - xz) / xz,
         "training_loss": steps[-1]["loss"],
         "best_validation_loss": min(line["loss"] for line in lines if line["kind"] == "evaluation"),
         "parameters": n,
@@ -50,7 +50,7 @@ def expected(path: Path) -> dict[str, float]:
         "seconds": t,
         "tokens_per_second": d / t,
         "mfu": plan["flops"]["per_token"] * (d / t) / plan["peak_flops"],
-        "memory": 7e8 - 5.9e8,
+        "peak_memory": 7e8,
         "planned_tokens": plan["tokens"],
         "planned_epochs": plan["epochs"],
         "planned_flops": plan["flops"]["total"],
@@ -66,9 +66,9 @@ def spoken(text: str) -> float:
     """Read a printed number back: 87.00 TFLOP, 47.2%, 4 min 01 s, 12,345."""
     if match := re.fullmatch(r"(\d+) min (\d\d) s", text):
         return int(match[1]) * 60 + int(match[2])
-    match = re.fullmatch(r"(−?)([\d,.]+)(%| s)?(?: ([kMGTP])?(?:FLOP|B))?", text)
+    match = re.fullmatch(r"([−+]?)([\d,.]+)(%| s)?(?: ([kMGTP])?(?:FLOP|B))?", text)
     assert match, text
-    value = float(match[2].replace(",", "")) * (-1 if match[1] else 1)
+    value = float(match[2].replace(",", "")) * (-1 if match[1] == "−" else 1)
     return value / 100 if match[3] == "%" else value * UNITS.get(match[4] or "", 1)
 
 

@@ -166,7 +166,7 @@ def test_a_run_that_has_not_ended_says_so(run):
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"end"' not in line))
     page = Page(render(read_run(run)))
     assert "This run has not ended: the last step logged is 120 of 120." in page.text
-    assert "memory" not in {name for name, *_ in page.numbers}
+    assert "peak_memory" not in {name for name, *_ in page.numbers}
 
 
 def test_a_run_that_broke_off_names_the_step_and_the_documents(run):

@@ -66,10 +66,10 @@ def schedule_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
 
 @own_settings()
 def throughput_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
-    """Tokens per second and model FLOPs utilisation against tokens; both axes start at zero."""
+    """Tokens per second and model FLOPs utilisation against tokens."""
     speed, share = curve(run, "step", "tokens_per_second"), curve(run, "step", "mfu")
     percents = Curve(x=share.x, y=tuple(100 * value for value in share.y))
-    return _panels([("tokens per second", speed), ("MFU, %", percents)], narrow=narrow, zero=True)
+    return _panels([("tokens per second", speed), ("MFU, %", percents)], narrow=narrow)
 
 
 @own_settings()
@@ -123,8 +123,8 @@ def compare_figure(runs: Sequence[RunContents], *, narrow: bool = False) -> Figu
     return figure
 
 
-def _panels(panels: Sequence[tuple[str, Curve]], *, narrow: bool, zero: bool = False) -> Figure | None:
-    """Draw curves beside each other, or on a phone below each other; each on its own scale."""
+def _panels(panels: Sequence[tuple[str, Curve]], *, narrow: bool) -> Figure | None:
+    """Draw curves beside each other, or on a phone below each other; each on its own scale from zero."""
     shown = [(title, points) for title, points in panels if points]
     if not shown:
         return None
@@ -132,8 +132,7 @@ def _panels(panels: Sequence[tuple[str, Curve]], *, narrow: bool, zero: bool = F
     for axes, (title, points) in zip(all_axes, shown, strict=True):
         _noisy(axes, points, color=SERIES[0], exact=title in EXACT)
         _frame(axes, x="tokens trained on", y=title)
-        if zero:
-            axes.set_ylim(0, max(points.finite()) * 1.08 or 1)
+        axes.set_ylim(0, max(points.finite()) * 1.08 or 1)
     return figure
 
 
@@ -185,6 +184,7 @@ def _frame(axes: Axes, *, x: str, y: str) -> None:
         spine.set_visible(side == "bottom")
         spine.set_color(FAINT)
     axes.margins(x=0.01)
+    axes.set_xlim(left=0)
 
 
 def _tick(value: float) -> str:

@@ -16,15 +16,16 @@ from markupsafe import Markup
 from lmwright.report import figures
 from lmwright.report.contents import CONFIG, CORPUS, ENVIRONMENT, PLAN, SAMPLES, VERIFICATION, RunContents
 from lmwright.report.numbers import Number
-from lmwright.report.rules import PLANNED
+from lmwright.report.rules import PLANNED, UNLIKE
 from lmwright.report.series import curve, smoothed
 from lmwright.report.svg import inline_svg
-from lmwright.report.wording import integer, percent, shortened, si, write
+from lmwright.report.wording import NOT_FINITE, integer, percent, shortened, si, significant, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_ROWS, MOST_SAMPLES = 400, 24
+LONGEST_FLOAT = 12
 VALUE_LIMIT, PROMPT_LIMIT, CONTINUATION_LIMIT = 400, 2_000, 4_000
 
 
@@ -86,7 +87,7 @@ def headline(numbers: Mapping[str, Number]) -> list[tuple[Number, str]]:
     wanted = (
         ("validation_loss", "nats per token of validation text"),
         ("bits_per_byte", "bits per byte of validation text"),
-        ("saved_against_xz", "fewer bits than xz"),
+        ("against_xz", "bits, against xz"),
         ("tokens_per_second", "tokens per second in training"),
         ("mfu", "of the machine’s peak FLOP/s (MFU)"),
         ("seconds", "of training"),
@@ -116,10 +117,9 @@ def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
     for planned_name, actual_name in PLANNED.items():
         planned, actual = numbers.get(planned_name), numbers.get(actual_name)
         if planned is not None:
+            difference = "–" if planned_name in UNLIKE else _difference(planned, actual)
             label = actual.label if actual is not None else planned.label
-            rows.append(
-                PlanRow(label=label, planned=planned, actual=actual, difference=_difference(planned, actual))
-            )
+            rows.append(PlanRow(label=label, planned=planned, actual=actual, difference=difference))
     return rows
 
 
@@ -217,8 +217,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{…}" if value else "{}"
     if isinstance(value, float) and not math.isfinite(value):
-        return "not finite"
-    return str(value)
+        return NOT_FINITE
+    text = str(value)
+    return significant(value, 6) if isinstance(value, float) and len(text) > LONGEST_FLOAT else text
 
 
 def _difference(planned: Number, actual: Number | None) -> str:

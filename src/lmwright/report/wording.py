@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 
 NOT_FINITE = "not finite"
 MINUS, TIMES = "−", "×"
@@ -101,8 +103,14 @@ def duration(seconds: float) -> str:
 
 
 def write(value: float | None, style: str) -> str:
-    """Write a number in one of the styles: integer, significant, percent, duration, or an SI unit such as FLOP."""
+    """Write a number as integer, significant, percent, change or duration, or under an SI unit such as FLOP."""
     if value is None:
         return "–"
-    plain = {"integer": integer, "significant": significant, "percent": percent, "duration": duration}
+    plain: dict[str, Callable[[float], str]] = {
+        "integer": integer,
+        "significant": significant,
+        "percent": percent,
+        "change": partial(percent, signed=True),
+        "duration": duration,
+    }
     return plain[style](value) if style in plain else si(value, style)
