@@ -117,7 +117,8 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path}: is a file, and a directory is to be written there; choose another place")
 
 
-def _refuse_run(path: Path, *, force: bool) -> None:
+def refuse_run(path: Path, *, force: bool) -> None:
+    """Raise ConfigError if `path` holds what is no part of a run, or a run and force is False."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path}: is a file, and a run directory is to be made there; choose another place")
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
@@ -194,7 +195,7 @@ class RunDirectory:
         force: clear away the run that is there. Raises ConfigError if there is one and force is False, if `path`
         holds what is no part of a run, or another process is writing there.
         """
-        _refuse_run(path, force=force)
+        refuse_run(path, force=force)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run.lock()
