@@ -45,7 +45,7 @@ def read(path: Path, limits: Limits) -> Found:
                 for value in values:
                     row += 1
                     result = _result(value, name, row, limits)
-                    produced += len(result.text) if isinstance(result, Document) else 0
+                    produced += _size(value)
                     if produced > max(limits.ratio_free_bytes, limits.max_ratio * size):
                         yield Reject(name, row, f"decompression bomb: {size} bytes gave {produced}", "too-large")
                         return
@@ -92,16 +92,23 @@ def _batches(file: Any, size: int, limits: Limits) -> Iterator[Iterator[Any]]:
 
 
 def _result(value: Any, name: str, row: int, limits: Limits) -> Document | Reject:
+    if _size(value) > limits.max_line_bytes:
+        return Reject(name, row, f"text is longer than {limits.max_line_bytes} bytes", "too-large")
     try:
         text = value.as_py()
     except UnicodeDecodeError as error:
         return Reject(name, row, f"is not UTF-8 (byte {error.start} of the value)", "encoding")
     if text is None:
         return Reject(name, row, f"column {limits.text_field!r} is null, not text", "field")
-    if len(text) > limits.max_line_bytes:
-        return Reject(name, row, f"text is longer than {limits.max_line_bytes} bytes", "too-large")
     if not text.strip():
         return Reject(name, row, f"column {limits.text_field!r} is empty", "empty")
     if reason := surrogate_reason(text):
         return Reject(name, row, reason, "encoding")
     return Document(text, name, row)
+
+
+def _size(value: Any) -> int:
+    """Return the length in bytes of an Arrow string, coded or plain, without making it a Python one."""
+    plain = value.value if hasattr(value, "index") else value
+    buffer = plain.as_buffer() if plain is not None and plain.is_valid else None
+    return buffer.size if buffer is not None else 0
