@@ -143,14 +143,11 @@ def test_never_draws_what_has_no_probability():
     assert set(sample(probs.expand(1000, -1), [one] * 1000).tolist()) == {3}
 
 
-class AlmostOne:
-    """Stands in for torch.rand at the largest number below one."""
-
-    def __call__(self, *args, **kwargs):
-        return torch.tensor(1 - 2**-53, dtype=torch.float64)
-
-
-def test_the_largest_uniform_number_draws_the_last_possible_token(monkeypatch):
-    monkeypatch.setattr(torch, "rand", AlmostOne())
-    probs = torch.tensor([[0.1, 0.2, 0.7 + 1e-7, 0.0]])
-    assert sample(probs, [torch_generator(0)]).tolist() == [2]
+@pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (1 - 2**-53, 3)])
+def test_the_extreme_uniform_numbers_draw_the_first_and_the_last_possible_token(monkeypatch, uniform, drawn):
+    one = torch_generator(0)
+    probs = torch.rand(2000, 5, generator=one) + 0.01
+    probs[:, [0, 4]] = 0
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.tensor(uniform, dtype=torch.float64))
+    assert set(sample(probs, [one] * 2000).tolist()) == {drawn}
+    assert set(sample(probs.softmax(-1) * (probs > 0), [one] * 2000).tolist()) == {drawn}

@@ -56,10 +56,8 @@ def sample(probs_BV: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     uniform = [torch.rand((), generator=one, dtype=torch.float64, device=one.device).item() for one in generators]
     uniform_B1 = torch.tensor(uniform, dtype=torch.float64, device=probs_BV.device)[:, None]
     mass_BV = probs_BV.double().cumsum(dim=-1)
-    total_B1 = mass_BV[:, -1:]
-    # The product can round up to the total, which no token exceeds.
-    target_B1 = torch.minimum(uniform_B1 * total_B1, total_B1.nextafter(torch.zeros_like(total_B1)))
-    return torch.searchsorted(mass_BV, target_B1, right=True)[:, 0]
+    # u is at most 1 - 2^-53, so the product rounds to less than the total: some token's mass always exceeds it.
+    return torch.searchsorted(mass_BV, uniform_B1 * mass_BV[:, -1:], right=True)[:, 0]
 
 
 def _settings(params: SamplingParams) -> tuple[tuple[str, float], ...]:
