@@ -12,7 +12,7 @@ from report_runs import make_run
 
 from lmwright.report import figures
 from lmwright.report.contents import read_run
-from lmwright.report.series import Curve, curve, smoothed
+from lmwright.report.series import Curve, curve, smoothed, thinned
 from lmwright.report.svg import inline_svg, svg_text
 
 
@@ -48,6 +48,19 @@ def test_smoothing_is_a_running_mean_with_gaps_left_out(run):
         assert mean.y[i] == pytest.approx(wanted, nan_ok=True)
     short = Curve(x=(1, 2), y=(3, 4))
     assert smoothed(short) == (short, 1)
+
+
+def test_a_thinned_curve_keeps_every_spike_and_every_gap():
+    y = [math.sin(i / 500) for i in range(20_001)]
+    y[7_003], y[12_345], y[15_000] = 9.0, -9.0, math.nan
+    whole = Curve(x=tuple(range(len(y))), y=tuple(y))
+    thin = thinned(whole, 1500)
+    assert len(thin.y) < 1600
+    assert {(7_003, 9.0), (12_345, -9.0)} <= set(zip(thin.x, thin.y, strict=True))
+    assert thin.gaps == 1
+    assert list(thin.x) == sorted(thin.x)
+    assert all(whole.y[x] == value or math.isnan(value) for x, value in zip(thin.x, thin.y, strict=True))
+    assert thinned(whole, len(y)) is whole
 
 
 def test_the_lines_of_the_loss_figure_are_the_curves(run):

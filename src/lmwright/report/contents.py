@@ -10,16 +10,16 @@
     verification.json  the verdict on the exported directory
 
 An absent file leaves its section out; a damaged one is a DataError that names it. A value is addressed as
-`file:key.key`, and in metrics.jsonl as `file:first|last|min|max|median kind.key`, so that a number can say where
+`file:key.key`, and in metrics.jsonl as `file:last kind.key` or `file:min kind.key`, so that a number can say where
 it comes from. Knows nothing of what the numbers mean.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,6 @@ FILES = (CONFIG, ENVIRONMENT, PLAN, CORPUS, EVALUATION, SAMPLES, VERIFICATION)
 
 HELD_OUT = "validation"
 LARGEST = 1e300
-PICKS: dict[str, Callable[[list[float]], float]] = {
-    "first": lambda values: values[0],
-    "last": lambda values: values[-1],
-    "min": min,
-    "max": max,
-    "median": statistics.median,
-}
 
 Json = dict[str, Any]
 
@@ -94,13 +87,27 @@ class RunContents:
 
     def records(self, kind: str) -> list[Json]:
         """Return the records of metrics.jsonl of one kind, in the order of the file."""
-        return [record for record in self.metrics if record.get("kind") == kind]
+        return self._by_kind.get(kind, [])
 
     def column(self, kind: str, key: str) -> list[float]:
         """Return one key of a kind of records, NaN where it is absent or null. DataError if no number."""
-        where = f"{self.path / METRICS}: {key} of a {kind} record"
-        values = (record.get(key) for record in self.records(kind))
-        return [math.nan if value is None else float(_number(value, where)) for value in values]
+        if (kind, key) not in self._columns:
+            where = f"{self.path / METRICS}: {key} of a {kind} record"
+            values = (record.get(key) for record in self.records(kind))
+            column = [math.nan if value is None else float(_number(value, where)) for value in values]
+            self._columns[kind, key] = column
+        return self._columns[kind, key]
+
+    @functools.cached_property
+    def _by_kind(self) -> dict[str, list[Json]]:
+        kinds: dict[str, list[Json]] = {}
+        for record in self.metrics:
+            kinds.setdefault(str(record.get("kind")), []).append(record)
+        return kinds
+
+    @functools.cached_property
+    def _columns(self) -> dict[tuple[str, str], list[float]]:
+        return {}
 
     def samples(self) -> list[Sample]:
         """Return the samples. Raises DataError if samples.json has another shape than the one above."""
@@ -123,10 +130,12 @@ class RunContents:
         pick, _, rest = key.partition(" ")
         kind, _, name = rest.partition(".")
         where = f"{self.path / METRICS}: {name} of a {kind} record"
-        values = [_number(record[name], where) for record in self.records(kind) if record.get(name) is not None]
-        if pick in ("min", "max", "median"):
-            values = [value for value in values if math.isfinite(value)] or values
-        return PICKS[pick](values) if values else None
+        records = self.records(kind)
+        known = (record[name] for record in reversed(records) if record.get(name) is not None)
+        if pick == "last":
+            return next((_number(value, where) for value in known), None)
+        values = [_number(value, where) for value in known]
+        return min((value for value in values if math.isfinite(value)), default=values[0] if values else None)
 
 
 def read_run(path: Path) -> RunContents:

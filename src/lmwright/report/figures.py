@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmwright.report.contents import RunContents
 from lmwright.report.numbers import numbers
-from lmwright.report.series import Curve, curve, smoothed
+from lmwright.report.series import Curve, curve, smoothed, thinned
 from lmwright.report.svg import FAINT, INK, RULE, SERIES, own_settings
 from lmwright.report.wording import clipped, si, significant, visible
 
@@ -44,10 +44,10 @@ def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     labels: list[tuple[float, str, str]] = []
     if train:
         mean = _noisy(axes, train, color=SERIES[0])
-        labels.append((mean.finite()[-1], "training", SERIES[0]))
+        labels.append((mean.end()[1], "training", SERIES[0]))
     if validation:
         _line(axes, validation, color=SERIES[1], width=1.8, marker="o" if len(validation.y) <= 40 else "")
-        labels.append((validation.finite()[-1], "validation", SERIES[1]))
+        labels.append((validation.end()[1], "validation", SERIES[1]))
     xz = numbers(run).get("xz_loss")
     if xz is not None and xz.value <= max(train.finite() + validation.finite()):
         axes.axhline(xz.value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -112,7 +112,8 @@ def compare_figure(runs: Sequence[RunContents], *, narrow: bool = False) -> Figu
         drawn = curve(run, "evaluation", "loss") or smoothed(curve(run, "step", "loss"))[0]
         if drawn:
             _line(axes, drawn, color=color, width=1.8, dashes=("-", "--", ":")[index // len(SERIES) % 3])
-            last = drawn.finite()[-1]
+            x, last = drawn.end()
+            axes.plot(x, last, color=color, marker="o", markersize=5)
             labels.append(
                 (last, f"{clipped(visible(run.name), 11 if narrow else 24)} {significant(last, 3)}", color)
             )
@@ -151,9 +152,9 @@ def _canvas(count: int, *, height: float, narrow: bool, pad: float = 0.06) -> tu
 def _line(
     axes: Axes, points: Curve, *, color: str, width: float, alpha: float = 1, marker: str = "", dashes: str = "-"
 ) -> None:
-    step = max(1, len(points.x) // POINTS_DRAWN)
+    drawn = thinned(points, POINTS_DRAWN)
     axes.plot(
-        points.x[::step], points.y[::step], color=color, linewidth=width, alpha=alpha, marker=marker, markersize=4,
+        drawn.x, drawn.y, color=color, linewidth=width, alpha=alpha, marker=marker, markersize=4,
         linestyle=dashes, solid_joinstyle="round", solid_capstyle="round",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ are not finite are gaps; they are counted, never drawn and never averaged.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ class Curve:
     def finite(self) -> tuple[float, ...]:
         """Return the values that are finite."""
         return tuple(value for value in self.y if math.isfinite(value))
+
+    def end(self) -> tuple[float, float]:
+        """Return the last point that is finite."""
+        return next((x, y) for x, y in zip(reversed(self.x), reversed(self.y), strict=True) if math.isfinite(y))
 
     @property
     def gaps(self) -> int:
@@ -70,9 +75,26 @@ def smoothed(curve: Curve) -> tuple[Curve, int]:
     if len(curve.y) < SMOOTHED_FROM:
         return curve, 1
     half = max(1, len(curve.y) // (2 * WINDOW_SHARE))
+    sums = [0.0, *itertools.accumulate(value if math.isfinite(value) else 0.0 for value in curve.y)]
+    counts = [0, *itertools.accumulate(math.isfinite(value) for value in curve.y)]
     means = []
     for index in range(len(curve.y)):
         reach = min(half, index)
-        near = [value for value in curve.y[index - reach : index + reach + 1] if math.isfinite(value)]
-        means.append(math.fsum(near) / len(near) if near else math.nan)
+        low, high = index - reach, min(index + reach + 1, len(curve.y))
+        count = counts[high] - counts[low]
+        means.append((sums[high] - sums[low]) / count if count else math.nan)
     return Curve(x=curve.x, y=tuple(means)), 2 * half + 1
+
+
+def thinned(curve: Curve, most: int) -> Curve:
+    """Return at most about `most` points that look the same: of each stretch its least, its greatest and a gap."""
+    if len(curve.y) <= most:
+        return curve
+    size = -(-2 * len(curve.y) // most)
+    kept: list[int] = []
+    for start in range(0, len(curve.y), size):
+        stretch = range(start, min(start + size, len(curve.y)))
+        finite = [index for index in stretch if math.isfinite(curve.y[index])]
+        ends = {min(finite, key=curve.y.__getitem__), max(finite, key=curve.y.__getitem__)} if finite else set()
+        kept += sorted(ends | set([index for index in stretch if not math.isfinite(curve.y[index])][:1]))
+    return Curve(x=tuple(curve.x[index] for index in kept), y=tuple(curve.y[index] for index in kept))
