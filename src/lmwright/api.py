@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from lmwright.config import closest
 from lmwright.decode.params import SamplingParams
-from lmwright.decode.protocol import Generation, Request, collect
+from lmwright.decode.protocol import Generation, Generator, Request, collect
 from lmwright.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmwright.decode.reference import ReferenceGenerator
     from lmwright.model.config import ModelConfig
     from lmwright.model.language_model import LanguageModel
     from lmwright.recipes.evaluate import Evaluation
@@ -96,6 +95,7 @@ class Model:
         *,
         do_sample: bool | None = None,
         cached: bool = True,
+        exact: bool | None = None,
         **settings: Any,
     ) -> Generation: ...
 
@@ -107,6 +107,7 @@ class Model:
         *,
         do_sample: bool | None = None,
         cached: bool = True,
+        exact: bool | None = None,
         **settings: Any,
     ) -> list[Generation]: ...
 
@@ -117,6 +118,7 @@ class Model:
         *,
         do_sample: bool | None = None,
         cached: bool = True,
+        exact: bool | None = None,
         **settings: Any,
     ) -> Generation | list[Generation]:
         """Continue a prompt, or a list of them.
@@ -126,6 +128,8 @@ class Model:
         SamplingParams (max_new_tokens=16, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,
         seed=None, stop=(), stop_token_ids=(), ignore_eos=False, num_return_sequences=1); settings go over params.
         do_sample=False means temperature=0, as in transformers. cached=False computes every token anew.
+        exact: None means True for fp32 on the CPU: the same tokens whatever else is in the list, to the bit;
+        False is faster, for many prompts of one length several times.
         Raises RequestError that says what is wrong with the prompt or the settings.
         """
         chosen = _params(params, do_sample, settings)
@@ -136,7 +140,7 @@ class Model:
                 "[prompt], and get a list of generations"
             )
         requests = self._requests([prompt] if single else list(prompt), chosen)
-        found = collect(requests, self._generator(cached).generate(requests))
+        found = collect(requests, self._generator(cached, exact).generate(requests))
         return found[0][0] if single else [one for group in found for one in group]
 
     def stream(
@@ -146,6 +150,7 @@ class Model:
         *,
         do_sample: bool | None = None,
         cached: bool = True,
+        exact: bool | None = None,
         **settings: Any,
     ) -> Iterator[str]:
         """Continue one prompt, as in `generate`, and return its text piece by piece as it becomes certain."""
@@ -153,7 +158,7 @@ class Model:
         if not _is_single(prompt) or chosen.num_return_sequences > 1:
             raise RequestError("stream: takes one prompt, a text or token ids, and one sequence; use generate")
         self._opened.require_tokenizer()
-        events = self._generator(cached).generate(self._requests([prompt], chosen))
+        events = self._generator(cached, exact).generate(self._requests([prompt], chosen))
         return (event.text for event in events if event.text)
 
     def logits(self, prompt: str | Sequence[int]) -> Tensor:
@@ -215,7 +220,7 @@ class Model:
         export.refuse_foreign(out, force=force)
         export.write(self._opened, out, verify=False, dtype=dtype, force=force)
 
-    def _generator(self, cached: bool) -> ReferenceGenerator:
+    def _generator(self, cached: bool, exact: bool | None) -> Generator:
         from lmwright.decode.reference import ReferenceGenerator
         from lmwright.train.precision import DTYPES
 
@@ -225,6 +230,7 @@ class Model:
             eos_ids=self._opened.eos_ids,
             cached=cached,
             dtype=DTYPES[self.precision],
+            exact=exact,
         )
 
     def _requests(self, prompts: Sequence[Any], params: SamplingParams) -> list[Request]:

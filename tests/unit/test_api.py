@@ -65,6 +65,7 @@ def test_prompts_and_what_comes_back(model: lm.Model) -> None:
     four = model.generate(["the cat", "a dog"], max_new_tokens=4, seed=3, num_return_sequences=2)
     assert [made.prompt_ids == four[0].prompt_ids for made in four] == [True, True, False, False]
     assert model.generate("the cat", max_new_tokens=8, seed=3, cached=False) == one
+    assert model.generate("the cat", max_new_tokens=8, seed=3, exact=False) == one  # no near tie in this one
     assert model.generate("the cat", lm.SamplingParams(max_new_tokens=99, seed=3), max_new_tokens=8) == one
 
 
@@ -185,6 +186,7 @@ def test_save_is_whole_and_replaces_only_an_older_one(model: lm.Model, tmp_path:
         (lambda m: m.generate("x", do_sample=True, temperature=0), "give only one of them"),
         (lambda m: m.generate("x", do_sample=1), "do_sample = 1: must be True or False"),
         (lambda m: m.generate("x", num_return_sequences=2), "give it in a list"),
+        (lambda m: m.generate("x", num_beams=2), "no setting 'num_beams'"),
         (lambda m: m.generate([]), "prompt = "),
         (lambda m: m.generate(None), "prompt = None"),
         (lambda m: m.generate(["a", 1]), "must be a text, a list of token ids, or a list of either"),
