@@ -50,7 +50,8 @@ def load_model(
     entries = _canonical(weights.list_tensors(directory), family, directory)
     if len(entries) < config.num_layers:  # before a thousand layers are built in vain
         raise CheckpointError(
-            f"{directory}: {len(entries)} tensors cannot be a model of {config.num_layers} layers"
+            f"{directory}: {len(entries)} tensors are too few for the {config.num_layers} layers that "
+            "config.json states"
         )
     with torch.device("meta"):
         model = LanguageModel(config)
@@ -124,7 +125,9 @@ def _canonical(
         if name is None:
             continue
         if name in entries:
-            raise CheckpointError(f"{directory}: tensors {entries[name][1]!r} and {in_file[:80]!r} are the same one")
+            raise CheckpointError(
+                f"{directory}: tensors {entries[name][1]!r} and {in_file[:80]!r} are the same one"
+            )
         entries[name] = (entry, in_file)
     return entries
 
@@ -208,9 +211,8 @@ def _write_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes:
         save_file(shard, str(directory / file), metadata)
         mapping.update(dict.fromkeys(shard, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
-    _write_json(
-        directory / weights.INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
-    )
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
+    _write_json(directory / weights.INDEX_NAME, index)
 
 
 def _write_json(path: Path, value: object) -> None:

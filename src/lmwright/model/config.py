@@ -109,9 +109,7 @@ class ModelConfig:
             _whole(where, name, value, limit)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{where}.{name}: {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
-                )
+                raise ConfigError(f"{where}.{name}: {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         for name in ("attention_bias", "ffn_bias", "tie_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{where}.{name}: {getattr(self, name)!r}; must be true or false")
@@ -140,9 +138,7 @@ class ModelConfig:
                 "change one of them, or set head_dim"
             )
         if self.num_heads % self.kv_heads:
-            raise ConfigError(
-                f"model.num_kv_heads: {self.kv_heads} does not divide num_heads {self.num_heads}"
-            )
+            raise ConfigError(f"model.num_kv_heads: {self.kv_heads} does not divide num_heads {self.num_heads}")
         if self.position == "rope" and self.dim_per_head % 2:
             raise ConfigError(
                 f"model.head_dim: {self.dim_per_head}; rotary positions turn pairs, so it must be even"
@@ -156,9 +152,7 @@ class ModelConfig:
         for field, folder in (("family", "families"), ("mixer", "mixers"), ("feed_forward", "ffn")):
             allowed = seams.names(folder)
             if getattr(self, field) not in allowed:
-                raise ConfigError(
-                    f"model.{field}: {getattr(self, field)!r}; allowed: {', '.join(allowed)}"
-                )
+                raise ConfigError(f"model.{field}: {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
         seams.load("families", self.family).check(self)
 
     @property

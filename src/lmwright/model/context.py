@@ -74,9 +74,7 @@ class Context:
         """
         if positions is None:
             positions = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
-        return cls(
-            positions, segments_BT=segments, mask=mask, dtype=dtype, generator=generator, exact=exact
-        )
+        return cls(positions, segments_BT=segments, mask=mask, dtype=dtype, generator=generator, exact=exact)
 
     @classmethod
     def cached(

@@ -16,8 +16,7 @@ from lmwright.errors import ConfigError, UnsupportedError
 _MISSING = object()
 
 # Bookkeeping, training-time and generation-time settings, and labels of other heads.
-BENIGN = frozenset(
-    """
+_BENIGN_NAMES = """
     _name_or_path architectures model_type transformers_version torch_dtype dtype use_cache
     pad_token_id sep_token_id decoder_start_token_id unk_token_id tokenizer_class prefix
     return_dict output_hidden_states output_attentions return_dict_in_generate output_scores
@@ -25,15 +24,16 @@ BENIGN = frozenset(
     id2label label2id num_labels is_decoder is_encoder_decoder chunk_size_feed_forward
     gradient_checkpointing keys_to_ignore_at_inference attn_implementation _attn_implementation
     _attn_implementation_autoset _commit_hash
+    is_llama_config transformers.js_config unsloth_fixed unsloth_version
     do_sample early_stopping max_length min_length max_new_tokens num_beams num_beam_groups
     num_return_sequences diversity_penalty length_penalty repetition_penalty encoder_no_repeat_ngram_size
     no_repeat_ngram_size temperature top_k top_p typical_p bad_words_ids exponential_decay_length_penalty
     suppress_tokens begin_suppress_tokens forced_bos_token_id forced_eos_token_id remove_invalid_values
     summary_type summary_use_proj summary_activation summary_first_dropout summary_proj_to_labels
-    """.split()
-)
+"""
+BENIGN = frozenset(_BENIGN_NAMES.split())
 # Fields whose only implemented value is the given one, in every family.
-REQUIRED = {
+REQUIRED: dict[str, Any] = {
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,
     "tie_encoder_decoder": False,
@@ -42,6 +42,7 @@ REQUIRED = {
     "sliding_window": None,
     "use_sliding_window": False,
     "partial_rotary_factor": 1.0,
+    "rope_interleaved": False,
     "ep_size": None,
     "base_model_tp_plan": None,
 }

@@ -79,9 +79,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = (
-            None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
-        )
+        self.lm_head = None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, ids_BT: Tensor, ctx: Context) -> Tensor:
         """Hidden states [B, T, D] in ctx.dtype, after the last norm. Extends ctx.state where there is one.

@@ -24,7 +24,5 @@ def names(folder: str) -> tuple[str, ...]:
 def load(folder: str, name: str) -> ModuleType:
     """The module `lmwright.model.<folder>.<name>`; ConfigError where no such file exists."""
     if name not in names(folder):
-        raise ConfigError(
-            f"model: no {name!r} in lmwright.model.{folder}; allowed: {', '.join(names(folder))}"
-        )
+        raise ConfigError(f"model: no {name!r} in lmwright.model.{folder}; allowed: {', '.join(names(folder))}")
     return importlib.import_module(f"lmwright.model.{folder}.{name}")

@@ -123,9 +123,10 @@ def training_memory(
                 (M: all matrices, the head included)
     gradients   4 P
     optimizer   8 P (two moments)
-    activations c B T L (6 D + 2 H K + 2 G K + f F) + 4 B T L H [log-sums], f = 2 (gelu) or 4 (swiglu): the
-                inputs that each product, norm and activation keeps for its gradient
-                [+ c B L H T^2 on a CPU up to T = SQUARE_LIMIT: the attention probabilities, see model.square]
+    activations B T L (8 D + c (2 D + 2 H K + 2 G K + f F)), f = 2 (gelu) or 4 (swiglu): the norms' inputs in
+                fp32, and in the compute dtype the inputs of each product and activation
+                + c B L H T^2, the attention probabilities, on a CPU up to T = SQUARE_LIMIT (see model.square);
+                else + 4 B T L H, the fused kernel's log-sums
     logits      B T V (c + 4 + 4): the logits, their fp32 copy and its gradient
     """
     if dtype not in COMPUTE_BYTES:
@@ -137,15 +138,12 @@ def training_memory(
     tokens, heads = batch * length, config.num_heads * config.dim_per_head
     groups = config.kv_heads * config.dim_per_head
     inner = (4 if config.ffn == "swiglu" else 2) * config.ffn_size
-    row = 6 * config.hidden_size + 2 * heads + 2 * groups + inner
-    activations = size * tokens * config.num_layers * row + 4 * tokens * config.num_layers * config.num_heads
-    if device == "cpu" and length <= SQUARE_LIMIT:
-        activations += size * batch * config.num_layers * config.num_heads * length**2
+    row = 8 * config.hidden_size + size * (2 * config.hidden_size + 2 * heads + 2 * groups + inner)
+    square = size * length if device == "cpu" and length <= SQUARE_LIMIT else 4
+    activations = tokens * config.num_layers * (row + square * config.num_heads)
     casts = 0
     if size != 4:
-        casts = size * (
-            config.num_layers * matrix_parameters(config) + config.hidden_size * config.vocab_size
-        )
+        casts = size * (config.num_layers * matrix_parameters(config) + config.hidden_size * config.vocab_size)
     return TrainingMemory(
         weights=4 * parameters + casts,
         gradients=4 * parameters,

@@ -76,9 +76,7 @@ def check(config: ModelConfig) -> None:
             f"model.num_kv_heads: {config.kv_heads}; family gpt2 has as many as num_heads, {config.num_heads}"
         )
     if config.dim_per_head * config.num_heads != config.hidden_size:
-        raise ConfigError(
-            f"model.head_dim: {config.dim_per_head}; family gpt2 needs hidden_size / num_heads"
-        )
+        raise ConfigError(f"model.head_dim: {config.dim_per_head}; family gpt2 needs hidden_size / num_heads")
 
 
 def from_hf(raw: Mapping[str, Any], where: str) -> ModelConfig:
