@@ -75,6 +75,8 @@ def test_packed_documents_hold_every_document_with_its_end_once(tmp_path, length
             found[tuple(ids[row][here].tolist()), tuple(labels[row][here].tolist())] += 1
         padding = segments[row] == -1
         assert (labels[row][padding] == IGNORE_INDEX).all()
+        assert (ids[row][padding] == EOS).all()
+        assert (positions[row][padding] == 0).all()
         assert (labels[row][~padding] != IGNORE_INDEX).all()
         assert (np.diff(segments[row][~padding]) >= 0).all()
         assert not padding[: (~padding).sum()].any(), "padding comes last"
@@ -160,14 +162,17 @@ def test_rows_name_their_documents():
 
 
 def test_an_id_outside_the_vocabulary_is_named_and_not_handed_to_the_model(tmp_path):
-    split = shard_split(tmp_path, [random_documents([30, 40])])
-    path = tmp_path / "train-00000.lmw"
-    data = bytearray(path.read_bytes())
-    data[192 + 20 : 192 + 22] = b"\xff\xff"
-    path.write_bytes(data)
-    for plan in (plan_blocks(split, 16), plan_documents(split, 16), plan_evaluation(split, 16)):
-        with pytest.raises(DataError, match="holds id 65535, the vocabulary has 1000"):
-            everything(plan)
+    for place in range(33):  # of every token in turn, the first input and the last label included
+        directory = tmp_path / str(place)
+        directory.mkdir()
+        split = shard_split(directory, [random_documents([31])])
+        path = directory / "train-00000.lmw"
+        data = bytearray(path.read_bytes())
+        data[192 + 2 * place : 194 + 2 * place] = b"\xff\xff"
+        path.write_bytes(data)
+        for plan in (plan_blocks(split, 16), plan_documents(split, 16), plan_evaluation(split, 20)):
+            with pytest.raises(DataError, match="holds id 65535, the vocabulary has 1000"):
+                everything(plan)
 
 
 def test_fingerprint_tells_plans_and_data_apart(tmp_path):

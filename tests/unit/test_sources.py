@@ -201,12 +201,21 @@ def test_what_is_no_text_is_named(tmp_path, content, kind, line):
 
 
 def test_folder_is_read_recursively_in_sorted_order_without_hidden_and_cached(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b/c.md", ".hidden.txt", ".git/x.txt", "__pycache__/y.py", "Z.txt"):
+    for name in (
+        "b.txt",
+        "a.txt",
+        "a/z.txt",
+        "a/b/c.md",
+        ".hidden.txt",
+        ".git/x.txt",
+        "__pycache__/y.py",
+        "Z.txt",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     write_jsonl(tmp_path / "a/lines.jsonl", ["l1", "l2"])
-    assert texts(tmp_path) == ["Z.txt", "a/b/c.md", "l1", "l2", "a/z.txt", "b.txt"]
+    assert texts(tmp_path) == ["Z.txt", "a.txt", "a/b/c.md", "l1", "l2", "a/z.txt", "b.txt"]
 
 
 def test_glob_matches_files_and_folders(tmp_path):
