@@ -22,7 +22,7 @@ from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError
 from lmwright.recipes import pretrain
-from lmwright.runs import atomic_write_json, read_json
+from lmwright.runs import atomic_write_json, read_json, refuse_run
 from lmwright.text.tokenizer import train_bpe
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def _announce(say: Say, name: str, what: str) -> None:
 
 
 def _refuse_other(asked: Quickstart, out: Path, force: bool) -> None:
-    """Refuse to go on with a quickstart that was begun with other settings."""
+    """Refuse a directory of other things, and to go on with a quickstart that was begun with other settings."""
+    refuse_run(out, force=True)
     if force or not (out / "corpus" / "corpus.json").is_file():
         return
     facts = Corpus.open(out / "corpus").facts
