@@ -86,6 +86,7 @@ CASES: dict[str, dict[str, Any]] = {
     "documents, dropout, ragged, three epochs": {},
     "contiguous": {"data": {"packing": "contiguous"}},
     "bf16": {"training": {"precision": "bf16"}},
+    "evaluated": {"training": {"eval_every": 2, "checkpoint_every": 5}},
     "gpt2": {"architecture": {"family": "gpt2"}},
     "wsd, whole batch": {"training": {"micro_batch_size": 20, "schedule": {"name": "wsd"}}},
 }

@@ -1,0 +1,227 @@
+"""The pretraining recipe and its verb: settings completed and refused, the plan, the dry run, what came out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmwright.cli import main
+from lmwright.config import merge
+from lmwright.data.build import build_corpus
+from lmwright.errors import ConfigError, DataError
+from lmwright.model.checkpoint import load_model
+from lmwright.recipes.pretrain import plan_run, pretrain
+from lmwright.recipes.pretrain_config import resolve
+from lmwright.runs import RunDirectory
+from lmwright.scaling.flops import count_parameters
+from lmwright.text.tokenizer import train_bpe
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pretrain")
+    random = np.random.default_rng(4)
+    (place / "text").mkdir()
+    texts = [" ".join(random.choice(["one", "two", "three"], size=60)) for _ in range(40)]
+    for number, text in enumerate(texts):
+        (place / "text" / f"{number:02d}.txt").write_text(text)
+    build_corpus(place / "text", train_bpe(texts, 268), place / "corpus", validation_fraction=0.1)
+    return place / "corpus"
+
+
+def given(corpus: Path, **more: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "architecture": {"hidden_size": 16, "num_layers": 1, "num_heads": 2},
+        "data": {"corpus": str(corpus), "context_length": 16},
+        "training": {"steps": 6, "batch_size": 4, "threads": 1, "matmul": "highest", "precision": "fp32"},
+    }
+    return merge(base, more)
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def test_what_is_left_out_follows_from_the_rest(corpus: Path) -> None:
+    config = resolve(given(corpus), "test")
+    model = config.architecture
+    assert (model.vocab_size, model.max_positions, model.eos_id) == (268, 16, 0)
+    assert (model.family, model.ffn_size, model.tie_embeddings) == ("llama", 64, True)
+    gpt2 = resolve(given(corpus, architecture={"family": "gpt2"}), "test").architecture
+    assert (gpt2.position, gpt2.norm, gpt2.ffn_size, gpt2.attention_bias) == ("learned", "layernorm", 64, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"context_length": 32}, "architecture": {"max_positions": 16}}, "= 32: is longer than .* = 16"),
+        ({"architecture": {"vocab_size": 100}}, "vocab_size = 100: is smaller than the 268 entries"),
+        ({"architecture": {"hiden_size": 3}}, "did you mean hidden_size"),
+        ({"architecture": {"family": "lama"}}, "did you mean llama"),
+        ({"task": {"objective": "casual"}}, "did you mean causal"),
+        ({"data": {"packing": "loose"}}, "packing = 'loose'"),
+        ({"data": {"context_length": 1}}, "context_length = 1"),
+        ({"training": {"schedule": {"warmup_steps": 6}}}, "less than the run's 6 steps"),
+        ({"training": {"micro_batch_size": 5}}, "must be at most batch_size = 4"),
+        ({"trainin": {"steps": 5}}, "did you mean training"),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_line(corpus: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        resolve(given(corpus, **change), "run.toml")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_a_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.corpus is missing"):
+        resolve({}, "test")
+    with pytest.raises(DataError, match="not a built corpus"):
+        resolve({"data": {"corpus": str(tmp_path)}}, "test")
+
+
+def test_a_corpus_smaller_than_a_batch_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"too small: .* a batch takes 5000"):
+        pretrain(given(corpus, training={"batch_size": 5000}), tmp_path / "run", where="test", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_is_exact_where_it_can_be(corpus: Path) -> None:
+    planned = plan_run(given(corpus), "test")
+    figures, config = planned.figures, planned.config
+    assert figures["tokens"] == 6 * 4 * 16
+    assert figures["parameters"]["total"] == count_parameters(config.architecture).total
+    # One layer, D 16, F 64, V 268: 2 FLOPs a weight, attention 4 T D a token, times three for the backward pass.
+    matrices = 4 * 16 * 16 + 3 * 16 * 64 + 16 * 268
+    assert figures["flops"]["per_token"] == 3 * (2 * matrices + 4 * 16 * 16)
+    assert figures["flops"]["total"] == figures["flops"]["per_token"] * figures["tokens"]
+    assert figures["flops"]["six_nd_all_parameters"] == 6 * figures["parameters"]["total"] * figures["tokens"]
+    parts = [size for name, size in figures["memory_bytes"].items() if name != "total"]
+    assert sum(parts) == figures["memory_bytes"]["total"]
+    assert figures["seconds"] == 6 * figures["step_seconds"]
+    assert "auto" not in (config.training.precision, config.training.threads, config.training.matmul)
+
+
+def test_a_model_too_large_for_memory_is_planned_from_the_peak(corpus: Path) -> None:
+    sizes = {"hidden_size": 16384, "num_layers": 126, "num_heads": 128, "ffn_size": 53248}
+    planned = plan_run(given(corpus, architecture=sizes), "test")
+    figures = planned.figures
+    assert figures["step_seconds"] is None
+    assert figures["seconds"] == figures["flops"]["total"] / (0.4 * figures["peak_flops"])
+    assert "0.4 of the measured peak" in figures["seconds_basis"]
+
+
+def test_a_run_writes_plan_metrics_and_a_model_that_opens(corpus: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = tmp_path / "run"
+    final = pretrain(given(corpus, training={"eval_every": 3}), run, where="test", say=said.append)
+    assert final.step == 6
+    records = RunDirectory.open(run).metrics()
+    kinds = [record["kind"] for record in records]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "end"
+    assert kinds.count("step") == 6
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert [record["step"] for record in evaluations] == [3, 6]
+    assert evaluations[1]["loss"] < evaluations[0]["loss"]
+    plan = json.loads((run / "plan.json").read_text())
+    assert records[-1]["tokens"] == plan["tokens"]
+    assert records[-1]["peak_memory_bytes"] > 2**24
+    assert any("planned" in line for line in said)
+    model = load_model(run / "checkpoints" / (run / "latest").read_text().strip())
+    assert model.num_parameters() == plan["parameters"]["total"]
+    resolved = json.loads((run / "config.json").read_text())
+    assert resolved["training"]["optimizer"]["betas"] == [0.9, 0.95]
+    assert resolved["training"]["threads"] == 1
+
+
+def test_nothing_is_overwritten_unless_forced(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(given(corpus), run, where="test", say=quiet)
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match="--force"):
+        pretrain(given(corpus), run, where="test", say=quiet)
+    assert (run / "metrics.jsonl").read_text() == before
+    pretrain(given(corpus, training={"seed": 1}), run, where="test", force=True, say=quiet)
+    assert (run / "metrics.jsonl").read_text() != before
+
+
+def test_the_same_seed_twice_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pretrain(given(corpus), tmp_path / name, where="test", say=quiet)
+    one, two = (tmp_path / name / "checkpoints/step-000006/model.safetensors" for name in ("a", "b"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_measuring_does_not_touch_the_process_rngs(corpus: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    plan_run(given(corpus), "test")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_verb_lays_file_overrides_and_flags_over_each_other(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        "[architecture]\nhidden_size = 16\nnum_layers = 1\n[training]\nsteps = 5\nbatch_size = 2\nthreads = 1\n"
+    )
+    words = [str(file), "training.steps=7", "training.schedule.name=wsd", "--corpus", str(corpus), "--dry-run"]
+    assert main.run(["pretrain", *words, "--batch-size", "3", "--lr", "0.01", "--context", "16"]) == 0
+    shown = capsys.readouterr().out
+    config = json.loads(shown[: shown.index("\n}") + 2])
+    training = config["training"]
+    assert (training["steps"], training["batch_size"], training["optimizer"]["lr"]) == (7, 3, 0.01)
+    assert training["schedule"]["name"] == "wsd"
+    assert config["data"]["context_length"] == 16
+    for label in ("threads", "precision", "parameters", "tokens", "FLOPs", "memory", "time"):
+        assert f"\n{label} " in shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "--out is missing"),
+        (["--out", "x", "--resume", "--steps", "5"], 2, "so steps cannot be changed"),
+        (["--out", "x", "--resume", "training.seed=1"], 2, "so training.seed=1 cannot be changed"),
+        (["a.toml", "b.toml", "--out", "x"], 2, "one run file at most"),
+        (["--out", "x", "--resume"], 1, "is not a run directory"),
+        (["--out", "x", "--corpus", "nowhere"], 1, "is not a built corpus"),
+        (["--out", "x", "--corpus", "nowhere", "--threads", "many"], 1, "is not a built corpus"),
+        (["missing.toml", "--out", "x"], 2, "missing.toml: cannot be read"),
+    ],
+)
+def test_what_the_verb_refuses(
+    words: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.run(["pretrain", *words]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_setting_is_told_before_torch_is_imported(corpus: Path) -> None:
+    program = (
+        "import sys\n"
+        "from lmwright.cli import main\n"
+        "assert main.run(['pretrain', 'training.stepps=3', '--out', 'x', '--corpus', sys.argv[1]]) == 2\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(corpus)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean steps" in done.stderr
