@@ -60,7 +60,6 @@ def list_corpus(spec: str | Path, *, exclude: Sequence[Path] = ()) -> Listing:
     if not found.files and not found.rejects:
         raise DataError(f"{text}: holds no file to read (hidden ones and caches are left out); {_allowed()}")
     found.files.sort(key=lambda item: os.fsencode(item[0]))
-    found.rejects.sort(key=lambda reject: reject.path)
     return Listing(text, tuple(dict.fromkeys(found.files)), tuple(found.rejects), found.total_bytes)
 
 
