@@ -214,10 +214,11 @@ class Model:
         Raises ConfigError if the directory holds something, unless it is an older export and force is True.
         """
         from lmwright.recipes import export
+        from lmwright.runs import refuse_existing
 
         out = Path(directory)
         export.refuse_overlap(self.path, self.path, out)
-        export.refuse_foreign(out, force=force)
+        refuse_existing(out, export.EXPORT, force=force)
         export.write(self._opened, out, verify=False, dtype=dtype, force=force)
 
     def _generator(self, cached: bool, exact: bool | None) -> Generator:

@@ -22,8 +22,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,8 +85,12 @@ def atomic_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
 
     A manifest is written last. If the block raises, nothing is left. Raises ConfigError if `final` exists, is
     not empty and force is False; with force the old directory is removed only after the new one is complete.
+    What may be replaced at all is the caller's to check, with `refuse_existing`.
     """
-    refuse_existing(final, force=force)
+    if final.exists() and not force and not (final.is_dir() and not any(final.iterdir())):
+        raise ConfigError(f"{final}: already exists; choose another place, or replace it with --force")
+    if final.exists() and not final.is_dir():
+        raise ConfigError(f"{final}: is a file, and a directory is to be written there; choose another place")
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f"{PARTIAL}{os.getpid()}-{final.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -107,25 +113,35 @@ def _swap(partial: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise ConfigError if `path` holds something and force is False."""
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.exists() and not force:
-        raise ConfigError(f"{path}: already exists; choose another place, or replace it with --force")
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: is a file, and a directory is to be written there; choose another place")
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory that lmwright writes, and so may replace.
+
+    name: 'a corpus', for messages. entries: a pattern that the name of each of its entries matches. beside: names
+    that may be there before it is made, and outlive it.
+    """
+
+    name: str
+    entries: str
+    beside: frozenset[str] = frozenset()
 
 
-def refuse_run(path: Path, *, force: bool) -> None:
-    """Raise ConfigError if `path` holds what is no part of a run, or a run and force is False."""
+RUN = Kind("a run", "|".join(re.escape(name) for name in sorted(RUN_FILES)), frozenset({"LOCK", "corpus"}))
+
+
+def refuse_existing(path: Path, kind: Kind, *, force: bool) -> None:
+    """Raise ConfigError unless a directory of this kind may be made at `path`.
+
+    It may where nothing is, and with force in place of an older one of the same kind; never in place of anything
+    else, which may be someone's work.
+    """
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: is a file, and a run directory is to be made there; choose another place")
-    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if foreign := sorted(found - RUN_FILES - KEPT_FILES):
-        raise ConfigError(f"{path}: holds {foreign[0]}, which is no part of a run; choose another place")
-    if found & RUN_FILES and not force:
-        raise ConfigError(f"{path}: already holds a run; choose another place, or replace it with --force")
+        raise ConfigError(f"{path}: is a file, and {kind.name} is to be made there; choose another place")
+    found = {entry.name for entry in path.iterdir()} - kind.beside if path.is_dir() else set()
+    if foreign := sorted(name for name in found if not re.fullmatch(kind.entries, name)):
+        raise ConfigError(f"{path}: holds {foreign[0]}, which is no part of {kind.name}; choose another place")
+    if found and not force:
+        raise ConfigError(f"{path}: already holds {kind.name}; choose another place, or replace it with --force")
 
 
 def write_manifest(directory: Path) -> None:
@@ -195,7 +211,7 @@ class RunDirectory:
         force: clear away the run that is there. Raises ConfigError if there is one and force is False, if `path`
         holds what is no part of a run, or another process is writing there.
         """
-        refuse_run(path, force=force)
+        refuse_existing(path, RUN, force=force)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run.lock()

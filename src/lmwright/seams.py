@@ -30,5 +30,6 @@ def load(package: str, name: str) -> ModuleType:
     """Import the part `name` of `package`. Raises ConfigError with the nearest name if there is none."""
     if name not in names(package):
         kind = package.rpartition(".")[2]
-        raise ConfigError(f"{kind}: no {name!r}{closest(name, names(package))}; there are {', '.join(names(package))}")
+        allowed = names(package)
+        raise ConfigError(f"{kind}: no {name!r}{closest(name, allowed)}; allowed: {', '.join(allowed)}")
     return importlib.import_module(f"{package}.{name}")

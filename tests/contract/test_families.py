@@ -9,9 +9,9 @@ import random
 import pytest
 import torch
 
+from lmwright import seams
 from lmwright.config import to_dict
 from lmwright.errors import ConfigError
-from lmwright.model import seams
 from lmwright.model.checkpoint import load_model, save_model
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import dump_config, parse_config
@@ -19,7 +19,7 @@ from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
 from lmwright.model.state import KVState
 
-FAMILIES = seams.names("families")
+FAMILIES = seams.names("lmwright.model.families")
 SIZES = {
     "vocab_size": 83, "hidden_size": 24, "num_layers": 2, "num_heads": 4, "ffn_size": 40, "max_positions": 128
 }  # fmt: skip
@@ -65,14 +65,14 @@ def filled(config: ModelConfig) -> LanguageModel:
 def test_both_first_families_are_listed():
     assert {"gpt2", "llama"} <= set(FAMILIES)
     with pytest.raises(ConfigError, match="allowed: gpt2, llama"):
-        seams.load("families", "nonesuch")
+        seams.load("lmwright.model.families", "nonesuch")
 
 
 @pytest.mark.parametrize("config", CASES)
 def test_config_round_trip(config):
     fields = json.loads(json.dumps(dump_config(config), allow_nan=False))
     assert parse_config(fields, "test") == config
-    assert fields["model_type"] == seams.load("families", config.family).MODEL_TYPE
+    assert fields["model_type"] == seams.load("lmwright.model.families", config.family).MODEL_TYPE
 
 
 @pytest.mark.parametrize("config", CASES)
@@ -90,7 +90,7 @@ def test_every_weight_survives_the_files(config, tmp_path):
 
 @pytest.mark.parametrize("config", CASES)
 def test_renames_are_inverse_and_work_on_shapes_alone(config):
-    family = seams.load("families", config.family)
+    family = seams.load("lmwright.model.families", config.family)
     state = {name: tensor.detach() for name, tensor in filled(config).state_dict().items()}
     in_file = family.to_file(state, config)
     assert [family.canonical(name) for name in in_file] == list(in_file)
@@ -144,21 +144,21 @@ def test_nothing_looks_ahead(config, train):
     assert not torch.equal(before[:, 20:], after[:, 20:])
 
 
-@pytest.mark.parametrize("name", seams.names("mixers"))
+@pytest.mark.parametrize("name", seams.names("lmwright.model.mixers"))
 def test_mixers_declare_what_they_keep(name):
     config = ModelConfig.llama(**SIZES, num_kv_heads=2, mixer=name)
     state = KVState(config, 3, 20)
-    declared = seams.load("mixers", name).keeps_per_token(config)
+    declared = seams.load("lmwright.model.mixers", name).keeps_per_token(config)
     per_token = sum(groups * width for groups, width in declared.values())
     places = state.keys[0].shape[2]
     assert places >= 20
     assert state.nbytes == 4 * 3 * places * per_token * config.num_layers
 
 
-@pytest.mark.parametrize("name", seams.names("ffn"))
+@pytest.mark.parametrize("name", seams.names("lmwright.model.ffn"))
 def test_feed_forward_is_row_wise(name):
     config = ModelConfig.llama(**SIZES, feed_forward=name)
-    layer = seams.load("ffn", name).FeedForward(config)
+    layer = seams.load("lmwright.model.ffn", name).FeedForward(config)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
     x = torch.randn(1, 6, 24, generator=torch.Generator().manual_seed(1))

@@ -228,7 +228,7 @@ BAD = [
     (("generate", "{place}/run", "--prompt", "\udcff"), 1, "surrogate"),
     (("export", "{place}/none", "{place}/out"), 1, "does not exist"),
     (("export", "{place}/run"), 2, "OUT"),
-    (("export", "{place}/run", "{place}/prompt"), 2, "already exists"),
+    (("export", "{place}/run", "{place}/prompt"), 2, "is a file"),
     (("export", "{place}/run", "{place}/prompt", "--force"), 2, "is a file"),
     (("export", "{place}/run", "{place}/out", "--dtype", "int3"), 2, "--dtype"),
 ]

@@ -1,4 +1,4 @@
-"""With a KV cache and without: the same tokens, exactly, greedy and sampled, over random traces of every family."""
+"""With a KV cache and without: the same tokens, exactly, greedy and sampled, for every family."""
 
 from __future__ import annotations
 

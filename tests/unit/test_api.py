@@ -163,13 +163,13 @@ def test_save_is_whole_and_replaces_only_an_older_one(model: lm.Model, tmp_path:
     verify_manifest(tmp_path / "out")
     again = lm.load(tmp_path / "out")
     assert torch.equal(again.logits("the cat"), model.logits("the cat"))
-    with pytest.raises(ConfigError, match="already exists"):
+    with pytest.raises(ConfigError, match="already holds"):
         model.save(tmp_path / "out")
     model.save(tmp_path / "out", dtype="bf16", force=True)
     for mine, kept in zip(lm.load(tmp_path / "out").network.parameters(), model.network.parameters(), strict=True):
         assert torch.equal(mine, kept.bfloat16().float())
     (tmp_path / "out" / "thesis.txt").write_text("irreplaceable")
-    with pytest.raises(ConfigError, match=r"holds thesis\.txt, which is not part of an export"):
+    with pytest.raises(ConfigError, match=r"holds thesis\.txt, which is no part of an export"):
         model.save(tmp_path / "out", force=True)
     for place in (model.path, model.path.parent, model.path / "inside"):
         with pytest.raises(ConfigError, match="overlaps"):

@@ -217,7 +217,7 @@ def test_what_is_there_is_kept_without_force_and_replaced_with_it(source, tmp_pa
     out = tmp_path / "out"
     build_corpus(source, small_tokenizer(300), out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(ConfigError, match="already exists"):
+    with pytest.raises(ConfigError, match="already holds"):
         build_corpus(source, small_tokenizer(301), out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     build_corpus(source, small_tokenizer(301), out, force=True)
@@ -239,7 +239,7 @@ def test_force_never_replaces_what_is_no_corpus(source, tmp_path):
         out = tmp_path / name / "out"
         out.mkdir(parents=True)
         (out / name).write_text("years of work")
-        with pytest.raises(ConfigError, match="which is not part of a corpus"):
+        with pytest.raises(ConfigError, match="which is no part of a built corpus"):
             build_corpus(source, small_tokenizer(), out, force=True)
         assert (out / name).read_text() == "years of work"
     file = tmp_path / "file"

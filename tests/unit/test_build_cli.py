@@ -23,7 +23,7 @@ def test_from_text_to_shards(source, tmp_path, capsys):
     assert run(train) == 0
     assert Tokenizer.load(trained).vocab_size == 300
     assert run(train) == 2, "it is there already"
-    assert "already exists" in capsys.readouterr().err
+    assert "already holds" in capsys.readouterr().err
     assert run([*train, "--force"]) == 0
     assert run(["tokenizer", "info", str(trained)]) == 0
     assert "'<|endoftext|>' (0)" in capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_a_tokenizer_never_replaces_other_files(source, tmp_path, capsys):
     (out / "notes.txt").write_text("mine")
     options = ["--corpus", str(source), "--vocab-size", "300", "--out", str(out), "--force"]
     assert run(["tokenizer", "train", *options]) == 2
-    assert "notes.txt, which is not part of a tokenizer" in capsys.readouterr().err
+    assert "notes.txt, which is no part of a tokenizer" in capsys.readouterr().err
     assert (out / "notes.txt").read_text() == "mine"
 
 

@@ -33,9 +33,13 @@ def test_an_atomic_directory_appears_whole(tmp_path: Path) -> None:
 
 
 def test_an_atomic_directory_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), runs.atomic_directory(tmp_path / "out") as partial:
-        (partial / "x").write_text("x")
-        raise RuntimeError
+    def write_and_fail() -> None:
+        with runs.atomic_directory(tmp_path / "out") as partial:
+            (partial / "x").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     assert list(tmp_path.iterdir()) == []
 
 

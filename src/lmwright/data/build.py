@@ -20,7 +20,6 @@ import functools
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from lmwright.data.facts import FORMAT, CorpusFacts, References, SplitFacts
 from lmwright.data.shards import DOCUMENTS_SUFFIX, MAX_SHARD_TOKENS, REBUILD, Shard, ShardWriter
 from lmwright.data.split import TokenSplit, encode_documents, end_of_text
 from lmwright.errors import ConfigError, DataError
-from lmwright.runs import MANIFEST, atomic_directory, atomic_write_json, read_json, refuse_existing
+from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing
 from lmwright.text.tokenizer import Tokenizer
 
 FACTS_FILE = "corpus.json"
@@ -43,9 +42,9 @@ SUFFIX = ".lmw"
 VALIDATION_FRACTION = 0.02
 SMALLEST_PIECE = 64
 PIECES = 256
-OURS = re.compile(
-    r"(train|validation)-\d{5,}(\.lmw|\.docs\.jsonl)|corpus\.json|rejects\.jsonl|tokenizer(_config)?\.json|"
-    + re.escape(MANIFEST)
+CORPUS = Kind(
+    "a built corpus",
+    r"(train|validation)-\d{5,}\.(lmw|docs\.jsonl)|(corpus|MANIFEST|tokenizer(_config)?)\.json|rejects\.jsonl",
 )
 SplitName = Literal["train", "validation"]
 
@@ -71,7 +70,7 @@ def build_corpus(
     """
     if not 0 < validation_fraction <= 0.5:
         raise ConfigError(f"validation_fraction = {validation_fraction}: must be above 0 and at most 0.5")
-    _refuse_foreign(out, force)
+    refuse_existing(out, CORPUS, force=force)
     end_of_text(tokenizer)
     listing = list_corpus(spec, exclude=(out, *exclude))
     job = _Job(listing, tokenizer, validation_fraction, strict, progress, limits or Limits(), max_shard_tokens)
@@ -298,16 +297,3 @@ class _SplitWriter:
 
 def _shard_name(split: str, number: int) -> str:
     return f"{split}-{number:05d}{SUFFIX}"
-
-
-def _refuse_foreign(out: Path, force: bool) -> None:
-    """Refuse to replace what is not a corpus, even with force: it may be someone's files."""
-    refuse_existing(out, force=force)
-    if not out.is_dir():
-        return
-    foreign = sorted(path.name for path in out.iterdir() if not OURS.fullmatch(path.name) or path.is_dir())
-    if foreign:
-        raise ConfigError(
-            f"{out}: holds {foreign[0]}, which is not part of a corpus; choose another place (--force replaces "
-            "only a corpus)"
-        )

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.documents import Limits, Reject
-from lmwright.errors import ConfigError
-from lmwright.runs import MANIFEST, atomic_directory, refuse_existing
-from lmwright.text.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer, train_bpe
+from lmwright.runs import Kind, atomic_directory, refuse_existing
+from lmwright.text.tokenizer import Tokenizer, train_bpe
 
-OURS = {TOKENIZER_FILE, CONFIG_FILE, MANIFEST}
+TOKENIZER = Kind("a tokenizer", r"(tokenizer(_config)?|MANIFEST)\.json")
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,7 @@ def train_tokenizer(
     Raises ConfigError if `out` holds something and force is False, or holds more than a tokenizer; errors of the
     corpus and of `train_bpe` besides.
     """
-    refuse_existing(out, force=force)
-    if out.is_dir() and (foreign := sorted({path.name for path in out.iterdir()} - OURS)):
-        raise ConfigError(
-            f"{out}: holds {foreign[0]}, which is not part of a tokenizer; choose another place (--force replaces "
-            "only a tokenizer)"
-        )
+    refuse_existing(out, TOKENIZER, force=force)
     listing = list_corpus(spec, exclude=(out,))
     found: list[str] = []
     count = 0

@@ -16,8 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lmwright import seams
 from lmwright.errors import CheckpointError, UnsupportedError
-from lmwright.model import seams, weights
+from lmwright.model import weights
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import CONFIG_NAME, dump_config, load_config
 from lmwright.model.language_model import LanguageModel
@@ -46,7 +47,7 @@ def load_model(
     if dtype not in DTYPES:
         raise UnsupportedError(f"load_model: dtype {dtype}; allowed: {', '.join(map(str, DTYPES))}")
     config = load_config(directory)
-    family = seams.load("families", config.family)
+    family = seams.load("lmwright.model.families", config.family)
     entries = _canonical(weights.list_tensors(directory), family, directory)
     if len(entries) < config.num_layers:  # before a thousand layers are built in vain
         raise CheckpointError(
@@ -102,7 +103,7 @@ def write_model(
     if dtype not in DTYPES:
         raise UnsupportedError(f"save_model: dtype {dtype}; allowed: {', '.join(map(str, DTYPES))}")
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    tensors = seams.load("families", config.family).to_file(state, config)
+    tensors = seams.load("lmwright.model.families", config.family).to_file(state, config)
     stored = {name: tensor.to(device="cpu", dtype=dtype).contiguous() for name, tensor in tensors.items()}
     _write_weights(stored, directory, max_shard_bytes)
     fields = {**dump_config(config), "dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]}

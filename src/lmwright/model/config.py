@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from lmwright import seams
 from lmwright.errors import ConfigError
-from lmwright.model import seams
 
 Size = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -150,10 +150,10 @@ class ModelConfig:
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             raise ConfigError(f"model.rope_scaling: {self.rope_scaling!r}; must be a RopeScaling")
         for field, folder in (("family", "families"), ("mixer", "mixers"), ("feed_forward", "ffn")):
-            allowed = seams.names(folder)
+            allowed = seams.names(f"lmwright.model.{folder}")
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"model.{field}: {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
-        seams.load("families", self.family).check(self)
+        seams.load("lmwright.model.families", self.family).check(self)
 
     @property
     def kv_heads(self) -> int:
@@ -168,7 +168,7 @@ class ModelConfig:
     @classmethod
     def of_family(cls, family: str, **values: Any) -> ModelConfig:
         """A config with the family's usual parts; `values` go over them. ConfigError on unknown fields."""
-        chosen = {"family": family, **seams.load("families", family).defaults(), **values}
+        chosen = {"family": family, **seams.load("lmwright.model.families", family).defaults(), **values}
         unknown = sorted(set(chosen) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"model: unknown field {unknown[0]!r}")

@@ -6,8 +6,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lmwright import seams
 from lmwright.errors import CheckpointError, ConfigError, LmwrightError, UnsupportedError
-from lmwright.model import files, seams
+from lmwright.model import files
 from lmwright.model.config import ModelConfig
 
 CONFIG_NAME = "config.json"
@@ -44,15 +45,15 @@ def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
 
 def dump_config(config: ModelConfig) -> dict[str, Any]:
     """The fields of config.json, as transformers 4 and 5 both open it."""
-    fields: dict[str, Any] = seams.load("families", config.family).to_hf(config)
+    fields: dict[str, Any] = seams.load("lmwright.model.families", config.family).to_hf(config)
     return fields
 
 
 def family_of(model_type: object, where: str) -> ModuleType:
     """The family file whose MODEL_TYPE this is. UnsupportedError names the known ones."""
     known = {}
-    for name in seams.names("families"):
-        family = seams.load("families", name)
+    for name in seams.names("lmwright.model.families"):
+        family = seams.load("lmwright.model.families", name)
         known[family.MODEL_TYPE] = family
     if not isinstance(model_type, str) or model_type not in known:
         raise UnsupportedError(

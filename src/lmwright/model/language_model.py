@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmwright import seams
 from lmwright.errors import RequestError
 from lmwright.model import exact as exact_math
-from lmwright.model import seams
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.linear import Embedding, Linear
@@ -33,9 +33,9 @@ class Block(nn.Module):
         super().__init__()
         self.residual_dropout = config.residual_dropout
         self.input_layernorm = build_norm(config)
-        self.self_attn = seams.load("mixers", config.mixer).Mixer(config)
+        self.self_attn = seams.load("lmwright.model.mixers", config.mixer).Mixer(config)
         self.post_attention_layernorm = build_norm(config)
-        self.mlp = seams.load("ffn", config.feed_forward).FeedForward(config)
+        self.mlp = seams.load("lmwright.model.ffn", config.feed_forward).FeedForward(config)
 
     def forward(self, x_BTD: Tensor, ctx: Context, layer: int) -> Tensor:
         """[B, T, D] -> [B, T, D]."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmwright import seams
 from lmwright.errors import RequestError
-from lmwright.model import seams
 from lmwright.model.config import ModelConfig
 
 BLOCK = 64  # capacities are whole blocks of keys, as exact attention reads them (see model.exact)
@@ -38,7 +38,7 @@ class KVState:
         self.batch = batch
         self.capacity = capacity
         self.length = 0
-        declared = seams.load("mixers", config.mixer).keeps_per_token(config)
+        declared = seams.load("lmwright.model.mixers", config.mixer).keeps_per_token(config)
         places = -(-capacity // BLOCK) * BLOCK
 
         # Zeros, not empty: places beyond `length` are masked, and a masked NaN would still spread.

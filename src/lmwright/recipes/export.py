@@ -14,19 +14,14 @@ from typing import Any, Literal
 
 from lmwright.errors import ConfigError
 from lmwright.recipes.opening import GENERATION_NAME, Opened, find_model, open_model
-from lmwright.runs import MANIFEST, atomic_directory, atomic_write_json, read_json, refuse_existing
+from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing
 
 VERIFICATION_NAME = "verification.json"
 Stored = Literal["fp32", "bf16"]
-OURS = {
-    "config.json",
-    GENERATION_NAME,
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    VERIFICATION_NAME,
-    MANIFEST,
-}
+EXPORT = Kind(
+    "an export",
+    r"model[\w.-]*\.safetensors(\.index\.json)?|((generation_|tokenizer_)?config|tokenizer|verification|MANIFEST)\.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +57,7 @@ def export(
     out = Path(out)
     found = find_model(source) if warn is None else find_model(source, warn=warn)
     refuse_overlap(Path(source), found, out)
-    refuse_foreign(out, force=force)
+    refuse_existing(out, EXPORT, force=force)
     return write(open_model(found), out, verify=verify, dtype=dtype, force=force)
 
 
@@ -95,20 +90,6 @@ def refuse_overlap(source: Path, model: Path, out: Path) -> None:
     closed = model.resolve() if model == source else model.resolve().parent
     if closed in (there, *there.parents) or there in (named, *named.parents, *closed.parents):
         raise ConfigError(f"{out}: overlaps {model}, which is being exported; choose another place")
-
-
-def refuse_foreign(out: Path, *, force: bool) -> None:
-    """Raise ConfigError if `out` holds something, unless it is an older export and force is True."""
-    refuse_existing(out, force=force)
-    if not out.is_dir():
-        return
-    for path in sorted(out.iterdir()):
-        weights = path.name.startswith("model") and path.suffix == ".safetensors"
-        if not path.is_file() or not (path.name in OURS or weights):
-            raise ConfigError(
-                f"{out}: holds {path.name}, which is not part of an export; choose another place (--force "
-                "replaces only an older export)"
-            )
 
 
 def _keep_ends_of_text(opened: Opened, directory: Path) -> None:

@@ -18,7 +18,7 @@ from lmwright.data.build import Corpus
 from lmwright.data.pack import PackPlan, fingerprint, plan_blocks, plan_documents
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes.pretrain_config import PretrainConfig, resolve
-from lmwright.runs import RunDirectory, atomic_write_json, read_json, refuse_run
+from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
 from lmwright.train import checkpoint
 from lmwright.train.checkpoint import State
 
@@ -57,7 +57,7 @@ def pretrain(
     Raises ConfigError, DataError before anything is written; NonFiniteError; Interrupted after a signal, with the
     state saved.
     """
-    refuse_run(out, force=force)
+    refuse_existing(out, RUN, force=force)
     planned = plan_run(settings, where)
     describe(planned, say)
     run = RunDirectory.create(out, config=asdict(planned.config), force=force)

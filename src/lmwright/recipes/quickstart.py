@@ -22,7 +22,7 @@ from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError
 from lmwright.recipes import pretrain
-from lmwright.runs import atomic_write_json, read_json, refuse_run
+from lmwright.runs import RUN, atomic_write_json, read_json, refuse_existing
 from lmwright.text.tokenizer import train_bpe
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _announce(say: Say, name: str, what: str) -> None:
 
 def _refuse_other(asked: Quickstart, out: Path, force: bool) -> None:
     """Refuse a directory of other things, and to go on with a quickstart that was begun with other settings."""
-    refuse_run(out, force=True)
+    refuse_existing(out, RUN, force=True)
     if force or not (out / "corpus" / "corpus.json").is_file():
         return
     facts = Corpus.open(out / "corpus").facts
