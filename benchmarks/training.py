@@ -1,9 +1,9 @@
 """Claim: training is at least as fast as a plain PyTorch loop over the same model of transformers, at equal loss.
 
-Two GPT-2 shapes with a character vocabulary, batch 16: 10.6M parameters (6 layers, 6 heads, 384 wide, context
-256) and 0.8M (4 layers, 4 heads, 128 wide, context 64). Both sides start from the same weights and see the same batches.
-Ours runs the package's own loop with its log, the peer a plain loop with torch.optim.AdamW and clipping. The
-candidates of a shape take turns, a few steps each, in one process of their own.
+Two GPT-2 shapes with a character vocabulary, batch 16: 10.6M parameters (6 layers, 6 heads, 384 wide, context 256)
+and 0.8M (4 layers, 4 heads, 128 wide, context 64). Both sides start from the same weights and see the same
+batches. Ours runs the package's own loop with its log, the peer a plain loop with torch.optim.AdamW and clipping.
+The candidates of a shape take turns, a few steps each, in one process of their own.
 
 python -m benchmarks.training [--rounds N] [--profile NAME]
 """
