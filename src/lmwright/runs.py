@@ -87,6 +87,9 @@ def atomic_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     not empty and force is False; with force the old directory is removed only after the new one is complete.
     What may be replaced at all is the caller's to check, with `refuse_existing`.
     """
+    final = Path(os.path.abspath(final))
+    if final == Path.cwd():
+        raise ConfigError(f"{final}: is the current directory, which is not to be replaced; name one below it")
     if final.exists() and not force and not (final.is_dir() and not any(final.iterdir())):
         raise ConfigError(f"{final}: already exists; choose another place, or replace it with --force")
     if final.exists() and not final.is_dir():
@@ -117,16 +120,22 @@ def _swap(partial: Path, final: Path) -> None:
 class Kind:
     """A kind of directory that lmwright writes, and so may replace.
 
-    name: 'a corpus', for messages. entries: a pattern that the name of each of its entries matches. beside: names
-    that may be there before it is made, and outlive it.
+    name: 'a corpus', for messages. entries: a pattern that the name of each of its entries matches. mark: the
+    entry that shows that lmwright wrote it. beside: names that may be there before it is made, and outlive it.
     """
 
     name: str
     entries: str
+    mark: str = MANIFEST
     beside: frozenset[str] = frozenset()
 
 
-RUN = Kind("a run", "|".join(re.escape(name) for name in sorted(RUN_FILES)), frozenset({"LOCK", "corpus"}))
+RUN = Kind(
+    "a run",
+    "|".join(re.escape(name) for name in sorted(RUN_FILES)),
+    mark="env.json",
+    beside=frozenset({"LOCK", "corpus"}),
+)
 
 
 def refuse_existing(path: Path, kind: Kind, *, force: bool) -> None:
@@ -140,6 +149,11 @@ def refuse_existing(path: Path, kind: Kind, *, force: bool) -> None:
     found = {entry.name for entry in path.iterdir()} - kind.beside if path.is_dir() else set()
     if foreign := sorted(name for name in found if not re.fullmatch(kind.entries, name)):
         raise ConfigError(f"{path}: holds {foreign[0]}, which is no part of {kind.name}; choose another place")
+    if found and kind.mark not in found:
+        raise ConfigError(
+            f"{path}: holds {min(found)} but no {kind.mark}, so it is not {kind.name} that lmwright wrote; choose "
+            "another place"
+        )
     if found and not force:
         raise ConfigError(f"{path}: already holds {kind.name}; choose another place, or replace it with --force")
 
@@ -216,8 +230,8 @@ class RunDirectory:
         run = cls(path)
         run.lock()
         run._clear()
+        atomic_write_json(path / "env.json", environment())  # first: by it a run is known as one
         atomic_write_json(path / "config.json", dict(config))
-        atomic_write_json(path / "env.json", environment())
         return run
 
     @classmethod

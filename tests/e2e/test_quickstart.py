@@ -77,13 +77,17 @@ def test_the_export_and_the_run_answer_alike(run: Path) -> None:
 
 
 def test_the_same_command_again_redoes_no_training(run: Path, corpus: Path, capsys) -> None:
-    weights = (run / "model" / "model.safetensors").read_bytes()
+    def trained() -> list[int]:
+        return [path.stat().st_mtime_ns for path in sorted(run.glob("checkpoints/*/model.safetensors"))]
+
+    before, steps = trained(), len((run / "metrics.jsonl").read_text().splitlines())
     assert cli.run(command(corpus, run)) == 0
     assert "built already" in capsys.readouterr().out
-    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    assert trained() == before
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == steps
 
 
-@pytest.mark.parametrize("more", [["--seed", "1"], ["--vocab-size", "600"], ["--steps", "13"]])
+@pytest.mark.parametrize("more", [["--seed", "1"], ["--vocab-size", "600"], ["--steps", "13"], ["--minutes", "1"]])
 def test_other_settings_are_refused_without_force(run: Path, corpus: Path, capsys, more: list[str]) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in run.iterdir())
     assert cli.run(command(corpus, run, *more)) == 2
@@ -97,7 +101,7 @@ def test_other_settings_are_refused_without_force(run: Path, corpus: Path, capsy
         (["--corpus", "/nowhere/at/all"], "does not exist"),
         (["--vocab-size", "3"], "257"),
         (["--steps", "0"], ">= 1"),
-        (["--minutes", "-1"], "minutes"),
+        (["--minutes", "1"], "give one"),
         (["--vocab-size", "1000000"], "too small for a vocabulary"),
     ],
 )

@@ -19,6 +19,12 @@ def test_an_unknown_verb_is_refused_with_the_nearest(capsys) -> None:
     assert "did you mean pretrain" in error
 
 
+@pytest.mark.parametrize("line", [[], ["data"], ["tokenizer"]])
+def test_a_group_without_a_verb_shows_its_help(line: list[str], capsys) -> None:
+    assert cli.run(line) == 2
+    assert capsys.readouterr().err.count("\n") > 5
+
+
 def test_an_unknown_option_is_usage(capsys) -> None:
     assert cli.run(["pretrain", "--no-such-option"]) == 2
     assert "--no-such-option" in capsys.readouterr().err

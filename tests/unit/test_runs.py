@@ -126,6 +126,23 @@ def test_a_run_is_never_begun_among_other_files(tmp_path: Path, force: bool) -> 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_files_named_like_a_run_s_are_not_taken_for_one(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.bin").write_text("precious")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no env\.json, so it is not a run"):
+        RunDirectory.create(tmp_path, config={}, force=force)
+    assert (tmp_path / "model" / "mine.bin").read_text() == "precious"
+
+
+def test_the_current_directory_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="current directory"), runs.atomic_directory(Path(".")):
+        pass
+    assert tmp_path.is_dir()
+
+
 def test_force_clears_the_run_and_keeps_its_corpus(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     with RunDirectory.create(tmp_path, config={"a": 1}) as run:

@@ -73,6 +73,9 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     try:
         result = command.main(list(arguments), prog_name="lmwright", standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message, err=True)  # the help itself, in its own lines
+        return error.exit_code
     except click.exceptions.Abort:
         return _fail("interrupted", 130, debug)
     except click.ClickException as error:

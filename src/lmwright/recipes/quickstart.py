@@ -38,19 +38,29 @@ ARCHITECTURE = {"family": "llama", "hidden_size": 256, "num_layers": 4, "tie_emb
 CONTEXT = 256
 BATCH = 16
 LEARNING_RATE = 3e-3
+DEFAULT_MINUTES = 2.5
 FEWEST_STEPS, MOST_STEPS = 20, 20_000
 PROMPT_TOKENS, SAMPLE_TOKENS, NUM_SAMPLES = 24, 96, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What can be asked for. minutes: of training, from which steps follow unless they are given."""
+    """What can be asked for.
+
+    minutes: of training, from which the number of steps follows (None: DEFAULT_MINUTES). steps: instead of minutes.
+    """
 
     corpus: str = "stdlib"
     vocab_size: Annotated[int, Meta(ge=257)] = 4096
-    minutes: Annotated[float, Meta(gt=0)] = 2.5
+    minutes: Annotated[float, Meta(gt=0)] | None = None
     steps: Annotated[int, Meta(ge=1)] | None = None
     seed: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.steps is not None:
+            raise ConfigError(
+                f"steps = {self.steps} and minutes = {self.minutes}: give one; each decides the other"
+            )
 
 
 def quickstart(asked: Quickstart, out: Path, *, force: bool = False, say: Say = print) -> Path:
@@ -91,6 +101,11 @@ def _refuse_other(asked: Quickstart, out: Path, force: bool) -> None:
     if (out / "config.json").is_file():
         training = read_json(out / "config.json")["training"]
         begun |= {"seed": training["seed"], "steps": training["steps"]}
+        if asked.minutes is not None:
+            raise ConfigError(
+                f"{out}: its length was fixed to {training['steps']} steps when it began; leave --minutes away to go "
+                "on, or start anew with --force"
+            )
     for name, value in begun.items():
         wanted = getattr(asked, name)
         if wanted is not None and wanted != value:
@@ -145,10 +160,9 @@ def _settings(asked: Quickstart, corpus: Corpus) -> dict[str, Any]:
         "training": training,
     }
     if asked.steps is None:
-        measured = pretrain.plan_run(settings, "quickstart").measured
-        assert measured.step_seconds is not None
-        steps = round(60 * asked.minutes / measured.step_seconds)
-        found = measured.config.training
+        planned = pretrain.plan_run(settings, "quickstart")
+        steps = round(60 * (asked.minutes or DEFAULT_MINUTES) * FEWEST_STEPS / planned.figures["seconds"])
+        found = planned.config.training
         training |= {
             "steps": min(max(steps, FEWEST_STEPS), MOST_STEPS),
             "threads": found.threads,
