@@ -47,7 +47,7 @@ PROMPT_TOKENS, SAMPLE_TOKENS, NUM_SAMPLES = 24, 96, 4
 class Quickstart:
     """What can be asked for.
 
-    minutes: of training, from which the number of steps follows (None: DEFAULT_MINUTES). steps: instead of minutes.
+    minutes: of training, from which the number of steps follows; None: DEFAULT_MINUTES. steps: instead of minutes.
     """
 
     corpus: str = "stdlib"
@@ -103,8 +103,8 @@ def _refuse_other(asked: Quickstart, out: Path, force: bool) -> None:
         begun |= {"seed": training["seed"], "steps": training["steps"]}
         if asked.minutes is not None:
             raise ConfigError(
-                f"{out}: its length was fixed to {training['steps']} steps when it began; leave --minutes away to go "
-                "on, or start anew with --force"
+                f"{out}: its length was fixed to {training['steps']} steps when it began; leave --minutes away to "
+                "go on, or start anew with --force"
             )
     for name, value in begun.items():
         wanted = getattr(asked, name)
