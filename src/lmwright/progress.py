@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 DELAY_SECONDS = 2.0
 
 
-def bar(label: str, *, total: float | None, unit: str, initial: float = 0) -> tqdm[Any]:
+def bar(label: str, *, total: float | None, unit: str, initial: float = 0, shown: bool = True) -> tqdm[Any]:
     """Return a tqdm bar: `update(n)`, `set_postfix_str(text)`, usable as a context manager.
 
     total: the amount of `unit` expected, or None if it cannot be known. initial: how much was done before.
+    shown: False gives a bar that is never drawn.
     """
     from tqdm import tqdm
 
@@ -29,5 +30,5 @@ def bar(label: str, *, total: float | None, unit: str, initial: float = 0) -> tq
         initial=initial,
         delay=DELAY_SECONDS,
         dynamic_ncols=True,
-        disable=None,
+        disable=None if shown else True,
     )

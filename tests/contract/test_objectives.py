@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lmwright import objectives, seams
-from lmwright.data.batch import IGNORE_INDEX, Batch
+from lmwright.data.batch import Batch
+from lmwright.data.pack import IGNORE_INDEX
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context

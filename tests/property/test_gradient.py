@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmwright.data.batch import IGNORE_INDEX, Batch
+from lmwright.data.batch import Batch
+from lmwright.data.pack import IGNORE_INDEX
 from lmwright.errors import DataError
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
@@ -74,7 +75,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_targets(seed: int, size: int)
 
 def train(size: int, clip: float | None) -> tuple[list[float], dict[str, torch.Tensor]]:
     model = make_model()
-    optimizer = adamw.build(dict(model.named_parameters()), adamw.Settings(eps=1e-6))
+    optimizer = adamw.build(dict(model.named_parameters()), adamw.Settings())
     losses = []
     for step in range(6):
         found = compute(model, ragged_batch(step), size, clip)

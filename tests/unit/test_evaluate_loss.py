@@ -11,14 +11,15 @@ import pytest
 import torch
 from decode_helpers import random_model, tokenizer
 
+from lmwright.data.batch import Batch
 from lmwright.data.documents import Document
 from lmwright.data.split import TokenSplit, encode_split
 from lmwright.errors import CheckpointError, ConfigError, DataError
-from lmwright.evaluate import loss as module
 from lmwright.evaluate.loss import SplitLoss, evaluate_split
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
+from lmwright.objectives import _cross_entropy, causal
 from lmwright.text.tokenizer import Tokenizer, train_bpe
 
 TEXTS = ["the cat sat on the log", "naïve café — 日本語", "x", "and the dog was full of fog, so it sat " * 5]
@@ -118,10 +119,29 @@ def test_small_slices_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     tokens = split()
     model = random_model(config(tokens.vocab_size))
     whole = evaluate_split(model, tokens, context_length=32, batch_size=4)
-    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 5 * tokens.vocab_size)
+    monkeypatch.setattr(_cross_entropy, "LOGITS_AT_ONCE", 5 * tokens.vocab_size)
     assert evaluate_split(model, tokens, context_length=32, batch_size=4).nats == pytest.approx(
         whole.nats, rel=1e-6
     )
+
+
+def test_without_a_gradient_no_more_logits_than_a_slice_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(config(280))
+    asked: list[int] = []
+    logits = model.logits
+    monkeypatch.setattr(
+        model, "logits", lambda hidden, ctx: (asked.append(hidden.numel() // 24), logits(hidden, ctx))[1]
+    )
+    ids_BT = torch.arange(48).view(3, 16)
+    batch = Batch(ids_BT=ids_BT, labels_BT=ids_BT + 1)
+    trained = causal.loss(model, batch, Context.dense(ids_BT)).sum.item()
+    assert asked == [48], "training takes one product"
+    asked.clear()
+    monkeypatch.setattr(_cross_entropy, "LOGITS_AT_ONCE", 10 * 280 + 279)
+    with torch.no_grad():
+        evaluated = causal.loss(model, batch, Context.dense(ids_BT)).sum.item()
+    assert asked == [10, 10, 10, 10, 8]
+    assert evaluated == pytest.approx(trained, rel=1e-6)
 
 
 def test_a_context_longer_than_the_text_is_cut_to_it() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lmwright.data.batch import IGNORE_INDEX, Batch
+from lmwright.data.batch import Batch
+from lmwright.data.pack import IGNORE_INDEX
 
 
 def batch(segments=True):

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from data_helpers import EOS, random_documents, shard_split, small_tokenizer, stream_of
 
-from lmwright.data.batch import IGNORE_INDEX
 from lmwright.data.bins import best_fit
 from lmwright.data.documents import Document
-from lmwright.data.pack import IGNORE, fingerprint, plan_blocks, plan_documents, plan_evaluation
+from lmwright.data.pack import IGNORE_INDEX, fingerprint, plan_blocks, plan_documents, plan_evaluation
 from lmwright.data.split import encode_split
 from lmwright.errors import ConfigError, DataError
 
@@ -21,10 +20,6 @@ LENGTHS = [5, 0, 17, 3, 8, 1, 40, 2, 7, 12]
 
 def everything(plan):
     return plan.fetch(np.arange(plan.num_sequences))
-
-
-def test_ignored_label_is_that_of_the_batch():
-    assert IGNORE == IGNORE_INDEX
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lmwright.data.pack import IGNORE_INDEX
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from lmwright.data.pack import Rows
-
-IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from lmwright.data.bins import best_fit
 from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError
 
-IGNORE = -100  # IGNORE_INDEX of data/batch.py, which imports torch
+IGNORE_INDEX = -100  # label of a position that is not scored
 PADDING_SEGMENT = -1
 
 Ints = NDArray[np.int64]
@@ -101,7 +101,7 @@ class EvaluationPlan(BlockPlan):
         if full.all():
             return super().fetch(indices)
         ids = np.full((len(indices), self.context_length), self.split.eos_id, dtype=np.int64)
-        labels = np.full_like(ids, IGNORE)
+        labels = np.full_like(ids, IGNORE_INDEX)
         ids[full], labels[full] = super().fetch(indices[full])[:2]
         tail = self.split.read(self._full_rows * self.context_length, self.split.num_tokens).astype(np.int64)
         self.split.check_ids(tail)
@@ -161,7 +161,7 @@ class DocumentPlan:
         self.split.check_ids(labels)
         if padding.size:
             ids[blank] = self.split.eos_id
-            labels[blank] = IGNORE
+            labels[blank] = IGNORE_INDEX
         return ids.reshape(shape), labels.reshape(shape), positions.reshape(shape), segments.reshape(shape)
 
     def documents(self, index: int) -> list[str]:

@@ -9,7 +9,7 @@ cut into rows of the context's length, and a token sees what is before it in its
 precision asked for, log-probabilities in fp32, sums in fp64. Knows nothing of files.
 """
 
-# B batch, T query, D model, V vocab, N tokens
+# B batch, T query
 
 from __future__ import annotations
 
@@ -18,19 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from lmwright.data.batch import IGNORE_INDEX, Batch
+from lmwright.data.batch import Batch
 from lmwright.data.pack import plan_evaluation
 from lmwright.data.split import TokenSplit
 from lmwright.errors import CheckpointError, ConfigError, DataError
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
+from lmwright.objectives._cross_entropy import summed_cross_entropy
 from lmwright.progress import bar
-
-# Logits of one slice at most: 64 MiB in fp32, however large the vocabulary.
-LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +79,7 @@ def evaluate_split(
     plan = plan_evaluation(split, context_length)
     device = next(model.parameters()).device
     nats, tokens = 0.0, 0
-    with bar("evaluating", total=split.num_tokens - 1, unit="tok") if progress else _NoBar() as shown:
+    with bar("evaluating", total=split.num_tokens - 1, unit="tok", shown=progress) as shown:
         for start in range(0, plan.num_sequences, batch_size):
             rows = np.arange(start, min(start + batch_size, plan.num_sequences))
             batch = Batch.of(plan.fetch(rows)).to(device)
@@ -108,17 +104,9 @@ def evaluate_split(
 
 @torch.no_grad()
 def _nats(model: LanguageModel, batch: Batch, dtype: torch.dtype) -> float:
-    """Return the summed loss of a batch, in fp64; logits are held for a few tokens at a time."""
+    """Return the summed loss of a batch, in fp64."""
     ctx = Context.dense(batch.ids_BT, dtype=dtype)
-    hidden_ND = model(batch.ids_BT, ctx).flatten(0, 1)
-    labels_N = batch.labels_BT.flatten()
-    size = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
-    total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-    for part_ND, part_N in zip(torch.split(hidden_ND, size), torch.split(labels_N, size), strict=True):
-        logits_NV: Tensor = model.logits(part_ND[None], ctx)[0].float()
-        losses_N = F.cross_entropy(logits_NV, part_N, ignore_index=IGNORE_INDEX, reduction="none")
-        total += losses_N.double().sum()
-    return float(total)
+    return float(summed_cross_entropy(model, model(batch.ids_BT, ctx), batch.labels_BT, ctx))
 
 
 def _check(model: LanguageModel, split: TokenSplit, context_length: int, batch_size: int) -> None:
@@ -134,16 +122,3 @@ def _check(model: LanguageModel, split: TokenSplit, context_length: int, batch_s
         )
     if split.num_bytes == 0:
         raise DataError(f"{split.name}: holds no text, only empty documents; give some text")
-
-
-class _NoBar:
-    """Stands in for a progress bar."""
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def update(self, count: int) -> None:
-        """Take no notice."""
