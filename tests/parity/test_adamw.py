@@ -97,7 +97,7 @@ def test_the_state_is_fp32_and_named_by_parameter() -> None:
         (lambda tensors: tensors.update({"other.step": torch.ones(())}), "other.step belongs to no parameter"),
         (
             lambda tensors: tensors.update({"vector.exp_avg": torch.ones(8)}),
-            r"shape \(8,\), the parameter has \(7,\)",
+            r"shape \(8,\); for this parameter it must be \(7,\)",
         ),
     ],
 )

@@ -91,10 +91,11 @@ class AdamW:
             tensor = tensors.get(f"{name}.{part}")
             if tensor is None:
                 raise CheckpointError(f"optimiser state: {name}.{part} is missing")
-            if part != "step" and tensor.shape != parameter.shape:
+            allowed = () if part == "step" else tuple(parameter.shape)
+            if tuple(tensor.shape) != allowed:
                 raise CheckpointError(
-                    f"optimiser state: {name}.{part} has shape {tuple(tensor.shape)}, "
-                    f"the parameter has {tuple(parameter.shape)}"
+                    f"optimiser state: {name}.{part} has shape {tuple(tensor.shape)}; "
+                    f"for this parameter it must be {allowed}"
                 )
             # A fresh copy: a file-backed tensor may be aligned otherwise, and alignment decides the last bits.
             state[part] = tensor.detach().clone().to(parameter.device)

@@ -1,0 +1,128 @@
+"""What holds for every file in train/optimizers, present and future."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+
+from lmwright import seams
+from lmwright.errors import CheckpointError
+
+PACKAGE = "lmwright.train.optimizers"
+NAMES = seams.names(PACKAGE)
+SHAPES = {"layer.weight": (5, 7), "layer.bias": (5,), "embedding.weight": (11, 3), "gain": ()}
+
+
+def module(name: str) -> ModuleType:
+    return seams.load(PACKAGE, name)
+
+
+def parameters(seed: int = 1) -> dict[str, torch.nn.Parameter]:
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.nn.Parameter(torch.randn(shape, generator=random)) for name, shape in SHAPES.items()}
+
+
+def give_gradients(made: dict[str, torch.nn.Parameter], step: int) -> None:
+    random = torch.Generator().manual_seed(100 + step)
+    for parameter in made.values():
+        parameter.grad = torch.randn(parameter.shape, generator=random)
+
+
+def updated(name: str, steps: int = 3) -> tuple[dict[str, torch.nn.Parameter], object]:
+    made = parameters()
+    optimizer = module(name).build(made, module(name).Settings())
+    for step in range(steps):
+        give_gradients(made, step)
+        optimizer.step(1e-2)
+    return made, optimizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken_at", [0, 1, 3])
+def test_a_state_that_was_saved_and_loaded_goes_on_to_the_bit(name: str, broken_at: int) -> None:
+    straight, one = updated(name, broken_at)
+    saved = write_tensors({key: tensor.contiguous() for key, tensor in one.tensors().items()})
+    broken = {key: torch.nn.Parameter(parameter.detach().clone()) for key, parameter in straight.items()}
+    two = module(name).build(broken, module(name).Settings())
+    two.load(read_tensors(saved))
+    for step in range(broken_at, broken_at + 3):
+        for made, optimizer in ((straight, one), (broken, two)):
+            give_gradients(made, step)
+            optimizer.step(3e-2 / (step + 1))
+        assert all(torch.equal(straight[key], broken[key]) for key in SHAPES)
+    assert {key: tensor.dtype for key, tensor in two.tensors().items()} == {
+        key: tensor.dtype for key, tensor in one.tensors().items()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_loaded_is_not_altered_by_the_next_step(name: str) -> None:
+    made, optimizer = updated(name)
+    given = {key: tensor.clone() for key, tensor in optimizer.tensors().items()}
+    kept = {key: tensor.clone() for key, tensor in given.items()}
+    fresh = module(name).build(made, module(name).Settings())
+    fresh.load(given)
+    give_gradients(made, 9)
+    fresh.step(1e-2)
+    assert all(torch.equal(given[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_lower_a_convex_loss_each_one_at_first(name: str) -> None:
+    made, target = parameters(), parameters(seed=2)
+    optimizer = module(name).build(made, module(name).Settings())
+    losses = []
+    for _ in range(20):
+        for parameter in made.values():
+            parameter.grad = None
+        loss = sum(((parameter - target[key]) ** 2).sum() for key, parameter in made.items())
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step(1e-2)
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_without_a_gradient_is_untouched_and_has_no_state(name: str) -> None:
+    made = parameters()
+    optimizer = module(name).build(made, module(name).Settings())
+    before = {key: parameter.detach().clone() for key, parameter in made.items()}
+    give_gradients(made, 0)
+    made["layer.weight"].grad = made["gain"].grad = None
+    optimizer.step(1e-2)
+    assert {key for key in SHAPES if torch.equal(made[key], before[key])} == {"layer.weight", "gain"}
+    assert not [key for key in optimizer.tensors() if key.startswith(("layer.weight", "gain"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_learning_rate_is_the_argument_whatever_the_settings_say(name: str) -> None:
+    one, two = parameters(), parameters()
+    slow = module(name).build(one, module(name).Settings(lr=1e-6))
+    fast = module(name).build(two, module(name).Settings(lr=1.0))
+    for made, optimizer in ((one, slow), (two, fast)):
+        give_gradients(made, 0)
+        optimizer.step(1e-2)
+    assert all(torch.equal(one[key], two[key]) for key in SHAPES)
+    still = {key: parameter.detach().clone() for key, parameter in one.items()}
+    slow.step(0.0)
+    assert all(torch.equal(one[key], still[key]) for key in SHAPES), "at rate 0 nothing moves"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_that_does_not_fit_is_refused_tensor_by_tensor(name: str) -> None:
+    _, optimizer = updated(name)
+    sound = dict(optimizer.tensors())
+    first = next(iter(sound))
+    wrong = {"foreign": {**sound, f"nobody.{first}": sound[first]}}
+    for key, tensor in sound.items():
+        wrong[f"{key} missing"] = {other: kept for other, kept in sound.items() if other != key}
+        wrong[f"{key} too large"] = {**sound, key: torch.zeros(*tensor.shape, 2)}
+    for what, tensors in wrong.items():
+        with pytest.raises(CheckpointError, match="optimiser state"):
+            module(name).build(parameters(), module(name).Settings()).load(tensors)
+            pytest.fail(f"{what} was accepted")
