@@ -87,7 +87,7 @@ def test_the_same_command_again_redoes_no_training(run: Path, corpus: Path, caps
     assert len((run / "metrics.jsonl").read_text().splitlines()) == steps
 
 
-@pytest.mark.parametrize("more", [["--seed", "1"], ["--vocab-size", "600"], ["--steps", "13"], ["--minutes", "1"]])
+@pytest.mark.parametrize("more", [["--seed", "1"], ["--vocab-size", "600"], ["--steps", "13"]])
 def test_other_settings_are_refused_without_force(run: Path, corpus: Path, capsys, more: list[str]) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in run.iterdir())
     assert cli.run(command(corpus, run, *more)) == 2

@@ -154,6 +154,9 @@ def _train(
         _refuse_other(found, state, run)
         loader.load({"samples": found.samples, "seed": training.seed, "plan": found.data})
         state = found
+        if state.step == training.steps and any(record["kind"] == "end" for record in run.metrics()):
+            say(f"{run.path}: has finished its {state.step} steps; nothing is left to train")
+            return state
 
     def save(state: State) -> Path:
         return checkpoint.save(
