@@ -1,15 +1,19 @@
 """Plant one-line faults in a copy of the source and show that the tests catch every one.
 
-    python scripts/planted_faults.py [NAME ...]
+    python scripts/planted_faults.py [--workers N] [NAME ...]
 
 A fault is listed in planted_faults.toml: the file, the text before, the text after, and the tests that should
-notice. First the tests are run on an unaltered copy, so that a catch means something. Exits 1 if a fault lives.
+notice. First the tests are run on an unaltered copy, so that a catch means something. A fault is caught only where
+a test fails: one that does not even import, breaks a fixture or hangs the tests shows nothing about them, and is
+reported as invalid. Exits 1 unless every fault is caught.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +24,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 600
+# What a replacement that is no valid Python raises, by whichever way it reaches the output.
+INVALID = re.compile(
+    r"\b(?:NameError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError|IndentationError): \w"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +56,11 @@ def faults() -> list[Fault]:
     return [Fault(**{**entry, "tests": tuple(entry["tests"])}) for entry in table["fault"]]
 
 
-def passes(fault: Fault | None, tests: tuple[str, ...]) -> bool:
-    """Return whether the tests pass on a copy of the source with the fault planted (None: unaltered)."""
+def outcome(fault: Fault | None, tests: tuple[str, ...]) -> str:
+    """Run the tests on a copy of the source with the fault planted (None: unaltered); return how they ended.
+
+    'lives': they pass. 'caught': a test fails, of itself. Else 'invalid' and why.
+    """
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
         shutil.copytree(ROOT / "src" / "lmwright", copy / "lmwright", ignore=shutil.ignore_patterns("__pycache__"))
@@ -63,25 +74,27 @@ def passes(fault: Fault | None, tests: tuple[str, ...]) -> bool:
         }
         where = run([sys.executable, "-c", "import lmwright; print(lmwright.__file__)"], environment)
         assert where.stdout.startswith(str(copy)), "the copy is not what the tests would import"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            *tests,
-        ]
+        options = ["-x", "-q", "--tb=short", "-rfE", "-p", "no:cacheprovider", "-p", "no:randomly"]
         try:
-            result = run(command, environment)
+            result = run([sys.executable, "-m", "pytest", *options, *tests], environment)
         except subprocess.TimeoutExpired:
-            return False  # a fault that hangs the tests does not go unnoticed
-        if result.returncode not in (0, 1):
-            raise SystemExit(f"pytest could not run {tests}:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
-        return result.returncode == 0
+            return f"invalid: the tests took more than {TIMEOUT_SECONDS} s"
+        return judge(result.returncode, result.stdout + result.stderr)
+
+
+def judge(code: int, output: str) -> str:
+    """Return the outcome from pytest's exit code and output."""
+    if code == 0:
+        return "lives"
+    if found := INVALID.search(output):
+        return f"invalid: {found[0].partition(':')[0]}"
+    if (
+        code != 1
+        or not re.search(r"^FAILED ", output, re.MULTILINE)
+        or re.search(r"^ERROR ", output, re.MULTILINE)
+    ):
+        return f"invalid: no test failed of itself (exit code {code})"
+    return "caught"
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -91,20 +104,31 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
     )
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Plant the named faults, or all; print one line each; return the exit code."""
-    chosen = [fault for fault in faults() if not names or fault.name in names]
-    if not chosen:
-        raise SystemExit(f"no such fault; there are: {', '.join(fault.name for fault in faults())}")
-    tests = tuple(sorted({test for fault in chosen for test in fault.tests}))
-    if not passes(None, tests):
-        raise SystemExit("the tests fail on the unaltered source; mend that first")
-    with ThreadPoolExecutor(WORKERS) as pool:
-        lived = list(pool.map(lambda fault: passes(fault, fault.tests), chosen))
-    for fault, alive in zip(chosen, lived, strict=True):
-        print(f"{'LIVES ' if alive else 'caught'}  {fault.name:32} {fault.file}")
-    print(f"{lived.count(False)} of {len(chosen)} planted faults caught")
-    return int(any(lived))
+    parser = argparse.ArgumentParser(description="Plant faults and show that the tests catch every one.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which faults; all by default")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="how many at a time")
+    asked = parser.parse_args(words)
+    known = {fault.name: fault for fault in faults()}
+    if unknown := [name for name in asked.names if name not in known]:
+        raise SystemExit(f"no fault {unknown[0]}; there are: {', '.join(known)}")
+    chosen = [fault for name, fault in known.items() if not asked.names or name in asked.names]
+    with ThreadPoolExecutor(asked.workers) as pool:
+        tests = sorted({test for fault in chosen for test in fault.tests})
+        for test, found in zip(tests, pool.map(lambda test: outcome(None, (test,)), tests), strict=True):
+            if found != "lives":
+                raise SystemExit(f"{test} does not pass on the unaltered source; mend that first")
+        outcomes = []
+        for fault, found in zip(chosen, pool.map(lambda fault: outcome(fault, fault.tests), chosen), strict=True):
+            outcomes.append(found)
+            shown, _, why = found.partition(": ")
+            print(
+                f"{shown.upper() if shown != 'caught' else shown:8} {fault.name:40} {why or fault.file}",
+                flush=True,
+            )
+    print(f"{outcomes.count('caught')} of {len(chosen)} planted faults caught")
+    return int(set(outcomes) != {"caught"})
 
 
 if __name__ == "__main__":

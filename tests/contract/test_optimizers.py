@@ -123,6 +123,9 @@ def test_a_state_that_does_not_fit_is_refused_tensor_by_tensor(name: str) -> Non
         wrong[f"{key} missing"] = {other: kept for other, kept in sound.items() if other != key}
         wrong[f"{key} too large"] = {**sound, key: torch.zeros(*tensor.shape, 2)}
     for what, tensors in wrong.items():
-        with pytest.raises(CheckpointError, match="optimiser state"):
-            module(name).build(parameters(), module(name).Settings()).load(tensors)
-            pytest.fail(f"{what} was accepted")
+        fresh, refused = module(name).build(parameters(), module(name).Settings()), False
+        try:
+            fresh.load(tensors)
+        except CheckpointError as error:
+            refused = "optimiser state" in str(error)
+        assert refused, what
