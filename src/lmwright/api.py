@@ -34,6 +34,7 @@ def load(path: Path | str, *, device: str = "cpu", precision: Precision = "fp32"
     """Open a model.
 
     path: a run directory (its newest sound checkpoint is taken), a checkpoint, or a Hugging Face directory.
+    device: cpu, cuda, or auto for the GPU where there is one.
     precision: of the computation; weights are kept in fp32. Raises CheckpointError, DataError or UnsupportedError
     that names the file and what is wrong with it; ConfigError for a device or a precision that is not there.
     """

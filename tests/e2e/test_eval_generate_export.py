@@ -105,6 +105,42 @@ def test_generate_json_and_stop(place: Path, capsys) -> None:
     assert (cut["finish_reason"], cut["stop"]) == ("stop", stop)
 
 
+def test_generate_without_streaming_shows_how_far_it_is_and_a_pipe_stays_silent(
+    place: Path, capsys, monkeypatch
+) -> None:
+    made: list[dict[str, object]] = []
+
+    class Recorded:
+        def __init__(self, label: str, **options: object) -> None:
+            made.append({**options, "done": 0})
+
+        def __enter__(self) -> Recorded:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, count: int = 1) -> None:
+            made[-1]["done"] += count
+
+    monkeypatch.setattr("lmwright.progress.bar", Recorded)
+    words = ("generate", place / "model", "--prompt", "the", "--seed", 1, "--max-new-tokens", 9)
+    for terminal, more, shown in ((True, (), False), (True, ("--json",), True), (False, (), True)):
+        monkeypatch.setattr("lmwright.cli.generate._streams", lambda terminal=terminal: terminal)
+        assert call(capsys, *words, *more)[0] == 0
+        assert (made[-1]["shown"], made[-1]["total"], made[-1]["done"]) == (shown, 9, 9)
+
+
+def test_eval_and_generate_take_a_device(place: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = (("eval", place / "run", "--corpus", place / "corpus"), ("generate", place / "run", "--prompt", "the"))
+    for verb in words:
+        assert call(capsys, *verb, "--device", "auto")[0] == 0
+        code, out, err = call(capsys, *verb, "--device", "cuda")
+        assert (code, out) == (2, "")
+        assert "device 'cuda': allowed here: auto, cpu" in err
+        assert call(capsys, *verb, "--device", "tpu")[0] == 2
+
+
 @pytest.mark.parametrize("family", SHAPES)
 def test_export_is_verified_by_transformers(tmp_path: Path, capsys, family: str) -> None:
     hf_directory(tmp_path / "model", family)

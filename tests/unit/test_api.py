@@ -14,9 +14,11 @@ from decode_helpers import logits_of, tokenizer
 from model_dirs import built_corpus, hf_directory, network, run_directory
 
 import lmwright as lm
+from lmwright import runs
 from lmwright.decode.protocol import Generation
 from lmwright.errors import CheckpointError, ConfigError, LmwrightError, RequestError
 from lmwright.runs import verify_manifest
+from lmwright.train import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,36 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> N
     run = run_directory(tmp_path / "run", (10, 20))
     (run / "checkpoints" / "step-000020" / "config.json").write_text("{")
     with pytest.warns(UserWarning, match="step-000020"):
+        assert lm.load(run).path.name == "step-000010"
+
+
+def test_only_the_models_files_of_a_checkpoint_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's state is twice the model, and nobody who generates reads it; for a resume it counts."""
+    run = run_directory(tmp_path / "run", (10, 20))
+    for step in ("step-000010", "step-000020"):
+        path = run / "checkpoints" / step
+        (path / "state").mkdir()
+        (path / "state" / "optimizer.safetensors").write_bytes(b"x" * 1000)
+        runs.write_manifest(path)
+    newest = run / "checkpoints" / "step-000020"
+    read: list[Path] = []
+    fingerprint = runs._fingerprint
+    monkeypatch.setattr(runs, "_fingerprint", lambda path: (read.append(path), fingerprint(path))[1])
+    (newest / "state" / "optimizer.safetensors").write_bytes(b"y" * 1000)
+    assert lm.load(run).path == newest
+    assert {path.name for path in read} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert not [path for path in read if path.parent.name == "state"]
+    warnings: list[str] = []
+    assert checkpoint.newest(runs.RunDirectory(run), warnings.append) == newest.with_name("step-000010")
+    assert "optimizer.safetensors: its content differs" in warnings[0]
+    (newest / "state" / "optimizer.safetensors").unlink()
+    assert lm.load(run).path == newest
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(data)
+    with pytest.warns(UserWarning, match="step-000020/model.safetensors: its content differs"):
         assert lm.load(run).path.name == "step-000010"
 
 
@@ -220,8 +252,16 @@ def test_refusals_of_places(tmp_path: Path) -> None:
             lm.load(tmp_path / name)
     with pytest.raises(ConfigError, match="precision 'fp64'"):
         lm.load(hf_directory(tmp_path / "model"), precision="fp64")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="device 'tpu'"):
+    with pytest.raises(ConfigError, match="device 'tpu': allowed here: auto, cpu"):
         lm.load(tmp_path / "model", device="tpu")
+
+
+def test_a_device_is_taken_or_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    weight = next(lm.load(directory, device="auto").network.parameters())
+    assert weight.device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"device 'cuda': allowed here: auto, cpu$"):
+        lm.load(directory, device="cuda")
 
 
 def test_without_a_tokenizer_ids_work_and_text_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,20 @@ if TYPE_CHECKING:
     from lmwright.recipes.opening import Opened
 
 
-def open_model(directory: Path) -> Opened:
-    """Open what the user named, in fp32 on the CPU."""
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to compute; auto is the GPU where there is one.",
+)
+
+
+def open_model(directory: Path, device: str) -> Opened:
+    """Open what the user named, in fp32 on `device`."""
     from lmwright.recipes import opening
 
-    return opening.open_model(directory, warn=warn)
+    return opening.open_model(directory, device=device, warn=warn)
 
 
 def warn(message: str) -> None:

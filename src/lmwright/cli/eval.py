@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from lmwright.cli._opening import device_option, open_model
+
 if TYPE_CHECKING:
     from lmwright.recipes.evaluate import Evaluation
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def command(
     directory: Path,
@@ -33,6 +36,7 @@ def command(
     context: int | None,
     batch_size: int,
     precision: Literal["fp32", "bf16"],
+    device: str,
     as_json: bool,
 ) -> None:
     """Measure loss, perplexity and bits per byte of the model in DIR over the whole of a corpus.
@@ -40,11 +44,10 @@ def command(
     DIR is a run (its newest checkpoint is taken), a checkpoint, or any Hugging Face directory. Bits per byte do
     not depend on the tokenizer: they compare any two models on the same text.
     """
-    from lmwright.cli._opening import open_model
     from lmwright.recipes.evaluate import evaluate
 
     found = evaluate(
-        open_model(directory),
+        open_model(directory, device),
         corpus,
         split=split,
         context_length=context,

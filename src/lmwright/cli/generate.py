@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lmwright.cli._opening import device_option, open_model, warn
+
 if TYPE_CHECKING:
     from lmwright.decode.params import SamplingParams
+    from lmwright.recipes.opening import Opened
 
 
 @click.command("generate")
@@ -28,9 +31,16 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="The same seed gives the same text.  [default: another each time]")
 @click.option("--stop", multiple=True, help="End before this text; may be repeated.")
 @click.option("--no-cache", is_flag=True, help="Compute every token anew: slower, the same text.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else.")
 def command(
-    directory: Path, prompt: str | None, prompt_file: Path | None, no_cache: bool, as_json: bool, **settings: Any
+    directory: Path,
+    prompt: str | None,
+    prompt_file: Path | None,
+    no_cache: bool,
+    device: str,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Continue a prompt with the model in DIR; only the new text is printed.
 
@@ -45,34 +55,40 @@ def command(
         params = SamplingParams(**settings)
     except RequestError as error:
         raise click.UsageError(str(error)) from None
-    from lmwright.cli._opening import warn
 
     found = find_model(directory, warn=warn)  # a wrong directory is told before a prompt is waited for
     text = _prompt(prompt, prompt_file)
-    _generate(found, text, params, cached=not no_cache, as_json=as_json)
+    _generate(open_model(found, device), text, params, cached=not no_cache, as_json=as_json)
 
 
-def _generate(directory: Path, text: str, params: SamplingParams, *, cached: bool, as_json: bool) -> None:
+def _generate(opened: Opened, text: str, params: SamplingParams, *, cached: bool, as_json: bool) -> None:
     import dataclasses
 
-    from lmwright.cli._opening import open_model
-    from lmwright.decode.protocol import Request, collect
+    from lmwright.decode.protocol import Request, Token, collect
     from lmwright.decode.reference import ReferenceGenerator
+    from lmwright.progress import bar
 
-    opened = open_model(directory)
     request = Request(prompt_ids=opened.prompt_ids(text), params=params)
     generator = ReferenceGenerator(opened.network, opened.tokenizer, eos_ids=opened.eos_ids, cached=cached)
     events = []
-    for event in generator.generate([request]):
-        events.append(event)
-        if not as_json:
-            click.echo(event.text, nl=False)
+    unseen = as_json or not _streams()  # else the text itself shows how far it is
+    with bar("generating", total=params.max_new_tokens, unit="tok", shown=unseen) as shown:
+        for event in generator.generate([request]):
+            events.append(event)
+            if not as_json:
+                click.echo(event.text, nl=False)
+            shown.update(isinstance(event, Token))
     if not as_json:
         click.echo()
         return
     [[made]] = collect([request], events)
     facts = {"prompt": text, **dataclasses.asdict(made), "params": dataclasses.asdict(params)}
     click.echo(json.dumps(facts, indent=2))
+
+
+def _streams() -> bool:
+    """Return whether someone watches standard output."""
+    return sys.stdout.isatty()
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

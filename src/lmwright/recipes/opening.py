@@ -69,7 +69,8 @@ class Opened:
 def find_model(path: Path | str, *, warn: Callable[[str], None] = warnings.warn) -> Path:
     """Return the model directory that `path` stands for; for a run its newest sound checkpoint.
 
-    warn: is told of each checkpoint that is passed over. Raises CheckpointError if there is no model.
+    Sound means that the model's files are; the trainer's state beside them is not looked at. warn: is told of each
+    checkpoint that is passed over. Raises CheckpointError if there is no model.
     """
     path = Path(path)
     if not path.exists():
@@ -77,7 +78,7 @@ def find_model(path: Path | str, *, warn: Callable[[str], None] = warnings.warn)
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file; {ALLOWED}")
     if (path / "env.json").is_file() or (path / "checkpoints").is_dir():
-        found = checkpoint.newest(RunDirectory(path), warn)
+        found = checkpoint.newest(RunDirectory(path), warn, with_state=False)
         if found is None:
             raise CheckpointError(f"{path}: this run has no checkpoint yet; wait for its first one, or resume it")
         return found
@@ -89,7 +90,8 @@ def find_model(path: Path | str, *, warn: Callable[[str], None] = warnings.warn)
 def open_model(path: Path | str, *, device: str = "cpu", warn: Callable[[str], None] = warnings.warn) -> Opened:
     """Find and load a model, in fp32, with its tokenizer where it has one.
 
-    Raises CheckpointError, DataError or UnsupportedError that names the file; ConfigError for an unknown device.
+    device: cpu, cuda, or auto for the GPU where there is one. Raises CheckpointError, DataError or
+    UnsupportedError that names the file; ConfigError for a device that is not there.
     """
     directory = find_model(path, warn=warn)
     load_config(directory)  # a directory that cannot be opened is refused before torch is paid for
@@ -109,9 +111,11 @@ def open_model(path: Path | str, *, device: str = "cpu", warn: Callable[[str], N
 def _device(name: str) -> str:
     import torch
 
-    allowed = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if name not in allowed:
-        raise ConfigError(f"device {name!r}: allowed here: {', '.join(allowed)}")
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if name == "auto":
+        return there[-1]
+    if name not in there:
+        raise ConfigError(f"device {name!r}: allowed here: auto, {', '.join(there)}")
     return name
 
 

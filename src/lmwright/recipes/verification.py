@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmwright.progress import bar
 from lmwright.seeds import numpy_generator
 from lmwright.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
@@ -68,28 +69,31 @@ def _compare(directory: Path, original: LanguageModel, stored: torch.dtype) -> d
 
     from lmwright.model.checkpoint import load_model
 
-    ours = load_model(directory)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, local_files_only=True
-    )
-    theirs.train(False)
-    tokenizer = Tokenizer.load(directory) if (directory / TOKENIZER_FILE).is_file() else None
-    prompts = _prompts(ours, tokenizer)
-    difference = max(_difference(ours, theirs, ids) for ids in prompts)
-    finite = math.isfinite(difference)
-    checks: dict[str, bool] = {
-        "logits": difference <= TOLERANCE,
-        "greedy": _greedy_agrees(ours, theirs, prompts[2]),
-        "config": ours.config == original.config,
-        "weights": _weights_equal(ours, original, stored),
-    }
-    if tokenizer is not None:
-        checks["tokenizer"] = _tokenizers_agree(tokenizer, directory)
+    with bar("verifying", total=1 + len(LENGTHS) + 1 + 3, unit="check") as shown:
+        ours = load_model(directory)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, local_files_only=True
+        )
+        theirs.train(False)
+        tokenizer = Tokenizer.load(directory) if (directory / TOKENIZER_FILE).is_file() else None
+        shown.update()
+        prompts, difference = _prompts(ours, tokenizer), 0.0
+        for ids in prompts:
+            difference = max(difference, _difference(ours, theirs, ids))
+            shown.update()
+        checks = {"logits": difference <= TOLERANCE, "greedy": _greedy_agrees(ours, theirs, prompts[2])}
+        shown.update()
+        checks["config"] = ours.config == original.config
+        checks["weights"] = _weights_equal(ours, original, stored)
+        shown.update()
+        if tokenizer is not None:
+            checks["tokenizer"] = _tokenizers_agree(tokenizer, directory)
+        shown.update()
     failed = [name for name, passed in checks.items() if not passed]
     return {
         "verified": not failed,
         "reason": f"differs in {', '.join(failed)}" if failed else "equal within the tolerance",
-        "max_abs_difference": difference if finite else None,
+        "max_abs_difference": difference if math.isfinite(difference) else None,
         "tolerance": TOLERANCE,
         "lengths": [len(ids) for ids in prompts],
         "greedy_tokens": NEW_TOKENS,
