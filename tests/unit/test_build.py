@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data_helpers import sample_texts, small_tokenizer, stream_of, write_jsonl
 
+from lmwright.cli.main import run
 from lmwright.data.build import Corpus, build_corpus, cut_document, text_hash
 from lmwright.data.corpus import read_corpus
 from lmwright.data.documents import Document
@@ -69,7 +70,7 @@ def test_facts_follow_their_formulas(built):
     assert facts.xz_bits_per_byte == pytest.approx(8 * len(lzma.compress(scored)) / len(scored), rel=1e-3)
     assert facts.xz_bytes == len(scored)
     assert facts.rejects == {}
-    assert facts.cut_bytes is None
+    assert facts.cut_characters is None
 
 
 def test_byte_unigram_of_a_uniform_and_of_a_certain_source():
@@ -169,7 +170,7 @@ def test_a_single_file_is_cut_so_that_some_of_it_is_held_out(tmp_path):
     text = "\n".join(f"line {n} of the only file" for n in range(2000))
     (tmp_path / "only.txt").write_text(text)
     facts = build_corpus(tmp_path / "only.txt", small_tokenizer(), tmp_path / "out")
-    assert facts.cut_bytes == len(text) // 256
+    assert facts.cut_characters == len(text) // 256
     assert facts.train.bytes + facts.validation.bytes == len(text)
     assert 0.01 < facts.validation.bytes / len(text) < 0.04
     corpus = Corpus.open(tmp_path / "out")
@@ -262,8 +263,8 @@ def test_output_below_the_corpus_is_not_read_as_text(tmp_path):
         ("corpus.json", None, "is not a built corpus"),
         ("corpus.json", "{", "is not valid JSON"),
         ("corpus.json", "[]", "has format 'list'"),
-        ("corpus.json", '{"format": 2}', "has format 2, this lmwright reads 1"),
-        ("corpus.json", '{"format": 1, "sauce": "x"}', "unknown setting sauce .did you mean source"),
+        ("corpus.json", '{"format": 1}', "has format 1, this lmwright reads 2"),
+        ("corpus.json", '{"format": 2, "sauce": "x"}', "unknown setting sauce .did you mean source"),
         ("train-00000.lmw", None, "cannot be opened"),
         ("train-00000.lmw", "text", "is not an lmwright shard"),
     ],
@@ -276,6 +277,31 @@ def test_a_damaged_directory_is_refused_by_name(source, tmp_path, name, content,
         (out / name).write_text(content)
     with pytest.raises(DataError, match=reason):
         Corpus.open(out).split("train")
+
+
+@pytest.mark.parametrize("name", ["train-00000.docs.jsonl", "validation-00000.lmw", "tokenizer.json"])
+def test_verification_checks_every_file_of_the_manifest(source, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    build_corpus(source, small_tokenizer(), out)
+    assert run(["data", "info", str(out), "--verify"]) == 0
+    with open(out / name, "a") as file:
+        file.write("garbage\n")
+    capsys.readouterr()
+    assert run(["data", "info", str(out), "--verify"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"lmwright: {out / name}: has ")
+    assert "the manifest says" in error
+    assert "build the corpus again" in error
+    (out / name).unlink()
+    with pytest.raises(DataError, match="is in the manifest but is missing"):
+        Corpus.open(out, verify=True)
+
+
+def test_a_corpus_without_its_manifest_is_not_verified(source, tmp_path):
+    build_corpus(source, small_tokenizer(), tmp_path / "out")
+    (tmp_path / "out" / "MANIFEST.json").unlink()
+    with pytest.raises(DataError, match=r"has no MANIFEST\.json"):
+        Corpus.open(tmp_path / "out", verify=True)
 
 
 def test_shards_and_tokenizers_of_another_corpus_are_refused(source, tmp_path):

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.documents import Document, Limits
 from lmwright.errors import ConfigError, DataError
+from lmwright.runs import RunDirectory
 
 PACK = {"": lambda data: data, ".gz": gzip.compress, ".zst": zstandard.compress}
 
@@ -241,6 +242,35 @@ def test_own_output_directories_are_left_out(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "b.txt").write_text("excluded")
     assert list_corpus(tmp_path, exclude=[tmp_path / "other"]).files == ((tmp_path / "a.txt", "text"),)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("env.json", "config.json", "metrics.jsonl", "report.html"),
+        ("env.json", "config.json", "checkpoints", "plan.json"),
+        ("config.json", "generation_config.json", "tokenizer.json", "MANIFEST.json"),
+    ],
+)
+def test_runs_and_models_are_left_out(tmp_path, names):
+    (tmp_path / "a.txt").write_text("mine")
+    ours = tmp_path / "runs" / "first"
+    ours.mkdir(parents=True)
+    for name in names:
+        (ours / name).write_text('{"text": "never to be learnt"}')
+    (ours.parent / "notes.txt").write_text("mine too")
+    assert texts(tmp_path) == ["mine", "mine too"]
+    with pytest.raises(DataError, match="what lmwright wrote"):
+        list_corpus(ours)
+    (ours / names[0]).unlink()
+    assert len(list_corpus(tmp_path).files) == 2 + len(names) - 1, "others use some of these names too"
+
+
+def test_a_real_run_is_left_out(tmp_path):
+    with RunDirectory.create(tmp_path / "run", config={}) as run:
+        run.log({"kind": "start"})
+    (tmp_path / "a.txt").write_text("mine")
+    assert texts(tmp_path) == ["mine"]
 
 
 @pytest.mark.parametrize("spec", ["", "  ", "no/such/place", "no/such/*.txt"])

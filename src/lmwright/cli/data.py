@@ -59,7 +59,7 @@ def build(
 
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Check every file against its checksum.")
+@click.option("--verify", is_flag=True, help="Check every file against its checksum in the manifest.")
 def info(directory: Path, verify: bool) -> None:
     """Show the facts of a built corpus; every shard is opened and checked."""
     from lmwright.data.build import Corpus
@@ -78,7 +78,7 @@ def _show(facts: CorpusFacts) -> None:
         )
     click.echo(f"byte unigram {facts.byte_unigram_bits_per_byte:.3f} bits/byte, xz {facts.xz_bits_per_byte:.3f}")
     click.echo(f"vocabulary  {facts.vocab_size}, tokenizer {facts.tokenizer_hash[:12]}")
-    if facts.cut_bytes is not None:
-        click.echo(f"cut         into pieces of about {facts.cut_bytes} characters, to hold some out")
+    if facts.cut_characters is not None:
+        click.echo(f"cut         into pieces of about {facts.cut_characters} characters, to hold some out")
     rejects = ", ".join(f"{count} {kind}" for kind, count in facts.rejects.items())
     click.echo(f"rejected    {rejects or 'nothing'}")

@@ -32,8 +32,8 @@ from lmwright.data.documents import Document, Limits, Reject
 from lmwright.data.facts import FORMAT, CorpusFacts, References, SplitFacts
 from lmwright.data.shards import DOCUMENTS_SUFFIX, MAX_SHARD_TOKENS, REBUILD, Shard, ShardWriter
 from lmwright.data.split import TokenSplit, encode_documents, end_of_text
-from lmwright.errors import ConfigError, DataError
-from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing
+from lmwright.errors import CheckpointError, ConfigError, DataError
+from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing, verify_manifest
 from lmwright.text.tokenizer import Tokenizer
 
 FACTS_FILE = "corpus.json"
@@ -96,8 +96,9 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: Path | str, *, verify: bool = False) -> Corpus:
-        """Open what `build_corpus` wrote. verify: check every shard's checksum when its split is opened.
+        """Open what `build_corpus` wrote.
 
+        verify: check every file against the manifest, and each shard's own checksum when its split is opened.
         Raises DataError that says what is missing, damaged or newer.
         """
         directory = Path(directory)
@@ -112,6 +113,8 @@ class Corpus:
             facts = convert(content, CorpusFacts, str(path))
         except ConfigError as error:
             raise DataError(f"{error}; {REBUILD}") from None
+        if verify:
+            _verify(directory)
         return cls(directory, facts, verify=verify)
 
     @functools.cached_property
@@ -134,6 +137,14 @@ class Corpus:
         if (split.num_tokens, split.num_documents) != (facts.tokens, facts.documents):
             raise DataError(f"{self.directory}: the {name} shards are not those of {FACTS_FILE}; {REBUILD}")
         return split
+
+
+def _verify(directory: Path) -> None:
+    """Raise DataError, naming the file, unless every file is as the manifest says."""
+    try:
+        verify_manifest(directory)
+    except CheckpointError as error:
+        raise DataError(f"{error}; {REBUILD}") from None
 
 
 @dataclass(frozen=True)
@@ -228,7 +239,7 @@ def _write(directory: Path, job: _Job, rule: _Rule) -> CorpusFacts | None:
         tokenizer_hash=job.tokenizer.hash,
         vocab_size=job.tokenizer.vocab_size,
         validation_fraction=job.validation_fraction,
-        cut_bytes=rule.cut,
+        cut_characters=rule.cut,
         train=train.facts(),
         validation=validation.facts(),
         rejects=dict(sorted(kinds.items())),

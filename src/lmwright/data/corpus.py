@@ -1,8 +1,9 @@
 """A corpus specification -> documents: a file, a folder, a glob, or the name of a source such as `stdlib`.
 
 The order is that of the sorted paths, the same on every run. Folders are read recursively; hidden files and
-folders, caches, and directories that lmwright wrote (a MANIFEST.json beside a corpus.json) are left out; symbolic
-links are followed, each directory once. What cannot be read is a Reject, never an exception, unless `strict`.
+folders, caches, and directories that lmwright wrote (corpora, runs and models, known by files that lie together in
+them) are left out; symbolic links are followed, each directory once. What cannot be read is a Reject, never an
+exception, unless `strict`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from lmwright.data.documents import Document, Limits, Reject, shown
 from lmwright.errors import DataError
 from lmwright.progress import bar
 
-OUR_FILES = {"corpus.json", "MANIFEST.json"}
+OUR_DIRECTORIES = {
+    "a corpus": {"corpus.json", "MANIFEST.json"},
+    "a run": {"env.json", "config.json", "metrics.jsonl"},
+    "a run that has not logged yet": {"env.json", "config.json", "checkpoints"},
+    "a model": {"config.json", "generation_config.json", "MANIFEST.json"},
+}
 SKIPPED_FOLDERS = {"__pycache__"}
 
 
@@ -58,7 +64,10 @@ def list_corpus(spec: str | Path, *, exclude: Sequence[Path] = ()) -> Listing:
     for root in _roots(text):
         _collect(root, found, left_out)
     if not found.files and not found.rejects:
-        raise DataError(f"{text}: holds no file to read (hidden ones and caches are left out); {_allowed()}")
+        raise DataError(
+            f"{text}: holds no file to read (hidden ones, caches and what lmwright wrote are left out); "
+            f"{_allowed()}"
+        )
     found.files.sort(key=lambda item: os.fsencode(item[0]))
     return Listing(text, tuple(dict.fromkeys(found.files)), tuple(found.rejects), found.total_bytes)
 
@@ -147,7 +156,7 @@ def _collect(root: Path, found: _Found, left_out: set[tuple[int, int]]) -> None:
                     continue
                 found.directories.add(identity)
                 names = os.listdir(path)
-                if not OUR_FILES.issubset(names):
+                if not any(files.issubset(names) for files in OUR_DIRECTORIES.values()):
                     stack += [path / name for name in sorted(names, reverse=True) if not _hidden(name)]
             else:
                 found.files.append((path, sources.kind_of(path)))

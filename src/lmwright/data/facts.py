@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 XZ_PRESET = 6
 XZ_LIMIT = 2**26  # xz reads 2 MB/s: this much of the validation text is enough for two digits
 
@@ -36,9 +36,9 @@ class SplitFacts:
 class CorpusFacts:
     """What corpus.json holds.
 
-    source: the specification as it was given. cut_bytes: into which pieces documents were cut because the corpus
-    had too few to hold any out, None if they were left whole. rejects: number by kind. xz_bytes: how much of the
-    validation text xz was run on.
+    source: the specification as it was given. cut_characters: size of the pieces that documents were cut into because
+    the corpus had too few to hold any out, None if they were left whole. rejects: number by kind. xz_bytes: how much
+    of the validation text xz was run on.
     """
 
     format: int
@@ -46,7 +46,7 @@ class CorpusFacts:
     tokenizer_hash: str
     vocab_size: int
     validation_fraction: float
-    cut_bytes: int | None
+    cut_characters: int | None
     train: SplitFacts
     validation: SplitFacts
     rejects: dict[str, int]

@@ -206,12 +206,11 @@ class Tokenizer:
         return model.get("unk_id")
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn a byte-level BPE of exactly `vocab_size` tokens: `<|endoftext|>` (id 0), 256 bytes, then merges.
 
-    The same texts give the same tokenizer, byte for byte. progress: show how much text was taken in; where the
-    amount is known, the caller's own bar over `texts` tells more.
-    Raises ConfigError for a vocabulary below 257, DataError if the text has too few pairs for `vocab_size`.
+    The same texts give the same tokenizer, byte for byte. Raises ConfigError for a vocabulary below 257, DataError
+    if the text has too few pairs for `vocab_size`.
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -235,22 +234,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, progress: bool = False) 
         min_frequency=2,  # a pair seen once is a coincidence
         show_progress=False,
     )
-    backend.train_from_iterator(_counted(texts) if progress else texts, trainer)
+    backend.train_from_iterator(texts, trainer)
     if (reached := backend.get_vocab_size()) < vocab_size:
         raise DataError(
             f"corpus: too small for a vocabulary of {vocab_size}: its repeated pairs give only {reached} tokens; "
             f"ask for {reached} or fewer, or give more text"
         )
     return Tokenizer(backend.to_str(), {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}, "trained tokenizer")
-
-
-def _counted(texts: Iterable[str]) -> Iterator[str]:
-    from lmwright.progress import bar
-
-    with bar("tokenizer", total=None, unit="B") as shown:
-        for text in texts:
-            yield text
-            shown.update(len(text.encode()))
 
 
 def _read(path: Path) -> str:

@@ -7,7 +7,7 @@ A source file defines
 
 and, if its own name is to be a corpus by itself (`--corpus stdlib`), `files() -> list[Path]`. `read` holds at most
 one document and a few MiB; whatever the file holds, it yields Rejects and raises nothing. To add a kind, add a
-file; `tests/contract/test_sources.py` runs over the listing.
+file; `tests/contract/test_sources_contract.py` runs over the listing.
 """
 
 from __future__ import annotations
