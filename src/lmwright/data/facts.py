@@ -36,9 +36,9 @@ class SplitFacts:
 class CorpusFacts:
     """What corpus.json holds.
 
-    source: the specification as it was given. cut_characters: size of the pieces that documents were cut into because
-    the corpus had too few to hold any out, None if they were left whole. rejects: number by kind. xz_bytes: how much
-    of the validation text xz was run on.
+    source: the specification as it was given. cut_characters: size of the pieces that documents were cut into
+    because the corpus had too few to hold any out, None if they were left whole. rejects: number by kind.
+    xz_bytes: how much of the validation text xz was run on.
     """
 
     format: int
