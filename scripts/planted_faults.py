@@ -74,7 +74,7 @@ def outcome(fault: Fault | None, tests: tuple[str, ...]) -> str:
         }
         where = run([sys.executable, "-c", "import lmwright; print(lmwright.__file__)"], environment)
         assert where.stdout.startswith(str(copy)), "the copy is not what the tests would import"
-        options = ["-x", "-q", "--tb=short", "-rfE", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        options = ["-x", "-q", "--tb=short", "-rfE", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:randomly"]
         try:
             result = run([sys.executable, "-m", "pytest", *options, *tests], environment)
         except subprocess.TimeoutExpired:
