@@ -64,6 +64,9 @@ class Batches:
         )
         return Batch(ids_BT=ids, labels_BT=labels)
 
+    def state_dict(self) -> dict[str, int]:
+        return {"number": self.number}
+
     def documents_of(self, sample_ids: tuple[int, ...]) -> list[str]:
         return []
 
@@ -106,6 +109,7 @@ class Ours:
             save=lambda state: Path("nowhere"),
             flops_per_token=1.0,
             peak_flops=1.0,
+            go_on="never",
         )
         self._train_config = TrainConfig
 

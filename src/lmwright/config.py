@@ -48,7 +48,7 @@ def convert(mapping: Mapping[str, Any], cls: type[T], where: str) -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the dataclass as plain dictionaries, lists and numbers, as JSON holds them."""
-    built: dict[str, Any] = msgspec.to_builtins(config)
+    built: dict[str, Any] = msgspec.to_builtins(dataclasses.asdict(config))  # objects of msgspec hide defaults
     return built
 
 

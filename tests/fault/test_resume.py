@@ -98,7 +98,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(case: str, corpus: Path, t
     if chosen["architecture"]["family"] == "gpt2":
         chosen["architecture"]["ffn_size"] = 64
     final = pretrain(chosen, tmp_path / "straight", where="test", say=quiet)
-    assert final.samples == 12 * 20
+    assert final.loader["samples"] == 12 * 20
     # Cut before the first checkpoint, between two, twice in the same stretch, and right before the end.
     broken_run(tmp_path / "broken", chosen, cut, [2, 4, 2, 5])
     assert weights(tmp_path / "broken") == weights(tmp_path / "straight")

@@ -32,6 +32,9 @@ class OneRow:
         ids_BT = torch.arange(6).expand(2 * MICRO_BATCHES, 6)
         return Batch(ids_BT=ids_BT, labels_BT=ids_BT + 1, sample_ids=tuple(range(2 * MICRO_BATCHES)))
 
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
     def documents_of(self, sample_ids: tuple[int, ...]) -> list[str]:
         return []
 
@@ -62,6 +65,7 @@ def losses(place: Path, *, start: int = 0, seed: int = 0, **dropout: float) -> l
             save=lambda state: place / f"step-{state.step}",
             flops_per_token=1.0,
             peak_flops=1.0,
+            go_on="try again",
         )
         train(job, State(step=start))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class Rows:
             labels[row, 6 - row :] = -100
         self.number += 1
         return Batch(ids_BT=ids, labels_BT=labels, sample_ids=tuple(range(4)))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"number": self.number}
 
     def documents_of(self, sample_ids: tuple[int, ...]) -> list[str]:
         return [f"document {number}" for number in sample_ids]
@@ -80,6 +84,7 @@ class Recorded:
             evaluate=self.evaluate,
             flops_per_token=1000.0,
             peak_flops=5e6,
+            go_on="try again",
         )
 
     def save(self, state: State) -> Path:
@@ -101,8 +106,8 @@ def test_it_evaluates_and_saves_when_due_and_at_the_end(tmp_path: Path, record: 
     final = train(recorded.job, State())
     assert [state.step for state in recorded.saved] == [3, 6, 9, 10]
     assert [record["step"] for record in recorded.records("evaluation")] == [4, 8, 10]
-    assert (final.step, final.samples, final.tokens) == (10, 40, 10 * 18)
-    assert recorded.saved[-1] == final
+    assert (final.step, final.loader, final.tokens) == (10, {"number": 10}, 10 * 18)
+    assert replace(recorded.saved[-1], seconds={}) == replace(final, seconds={})
     assert final.evaluated == 10
 
 
@@ -166,8 +171,9 @@ def test_tokens_per_second_is_true_to_a_stopwatch(tmp_path: Path, record: Any) -
 def test_seconds_go_on_where_the_process_before_stopped(tmp_path: Path, record: Any) -> None:
     recorded = record(tmp_path / "run", loss=slow)
     recorded.job.loader.number = 8  # type: ignore[attr-defined]
-    final = train(recorded.job, State(step=8, samples=32, tokens=8 * 18, seconds=100.0))
-    assert 100.04 < final.seconds < 110
+    final = train(recorded.job, State(step=8, tokens=8 * 18, seconds={"train": 100.0, "evaluation": 50.0}))
+    assert 100.04 < final.seconds["train"] < 110
+    assert 50.0 <= recorded.records("end")[0]["evaluation_seconds"] < 60.0
     assert [record["step"] for record in recorded.records("step")] == [9, 10]
     assert final.tokens == 10 * 18
 
@@ -175,7 +181,7 @@ def test_seconds_go_on_where_the_process_before_stopped(tmp_path: Path, record: 
 def test_a_run_that_is_through_trains_no_more(tmp_path: Path, record: Any) -> None:
     recorded = record(tmp_path / "run")
     before = [parameter.detach().clone() for parameter in recorded.model.parameters()]
-    state = State(step=10, samples=40, tokens=180, evaluated=10)
+    state = State(step=10, tokens=180, evaluated=10)
     assert train(recorded.job, state) == state
     assert recorded.saved == []
     assert all(torch.equal(a, b) for a, b in zip(before, recorded.model.parameters(), strict=True))

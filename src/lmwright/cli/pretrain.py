@@ -53,6 +53,7 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("--out is missing: the run directory to make or to --resume")
     from lmwright.recipes import pretrain as recipe
+    from lmwright.runs import RUN, refuse_existing
 
     if resume:
         assert out is not None
@@ -60,6 +61,8 @@ def command(
         return
     tree, where = _gather(settings, given)
     if dry_run:
+        if out is not None:
+            refuse_existing(out, RUN, force=force)
         planned = recipe.plan_run(tree, where)
         click.echo(json.dumps(recipe.as_json(planned.config), indent=2))
         recipe.describe(planned, click.echo)
@@ -84,4 +87,6 @@ def _gather(settings: tuple[str, ...], given: dict[str, Any]) -> tuple[dict[str,
         for key in reversed(PLACES[name]):
             branch = {key: branch}
         tree = merge(tree, branch)
-    return tree, files[0] if files else "command line"
+    return tree, " and ".join(
+        [*files, *(["command line"] if len(settings) > len(files) or given or not files else [])]
+    )

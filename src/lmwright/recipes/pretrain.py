@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmwright import seeds
 from lmwright.config import convert
 from lmwright.data.build import Corpus
-from lmwright.data.pack import PackPlan, fingerprint, plan_blocks, plan_documents
+from lmwright.data.pack import PackPlan, plan_blocks, plan_documents
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes.pretrain_config import PretrainConfig, resolve
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
@@ -50,9 +50,17 @@ def plan_run(settings: Mapping[str, Any], where: str) -> Planned:
 
 
 def pretrain(
-    settings: Mapping[str, Any], out: Path, *, where: str, force: bool = False, say: Say = print
+    settings: Mapping[str, Any],
+    out: Path,
+    *,
+    where: str,
+    force: bool = False,
+    go_on: str | None = None,
+    say: Say = print,
 ) -> State:
     """Train a new model into the run directory `out`; return where it ended.
+
+    go_on: the command that would resume it, for whoever stops it; None: `lmwright pretrain --resume`.
 
     Raises ConfigError, DataError before anything is written; NonFiniteError; Interrupted after a signal, with the
     state saved.
@@ -63,10 +71,10 @@ def pretrain(
     run = RunDirectory.create(out, config=asdict(planned.config), force=force)
     with contextlib.closing(run):
         atomic_write_json(run.path / "plan.json", planned.figures)
-        return _train(run, planned.config, planned.figures, None, say)
+        return _train(run, planned.config, planned.figures, None, go_on, say)
 
 
-def resume(out: Path, *, say: Say = print) -> State:
+def resume(out: Path, *, go_on: str | None = None, say: Say = print) -> State:
     """Go on with the run in `out` from its newest sound checkpoint, or from its start if it has none yet.
 
     The final weights equal, bit by bit, those of a run that was never interrupted.
@@ -83,7 +91,7 @@ def resume(out: Path, *, say: Say = print) -> State:
         step = 0 if found is None else checkpoint.read_state(found).step
         say(f"resuming after step {step} of {config.training.steps}")
         run.keep_metrics(lambda record: record["step"] <= step)
-        return _train(run, config, read_json(run.path / "plan.json"), found, say)
+        return _train(run, config, read_json(run.path / "plan.json"), found, go_on, say)
 
 
 def as_json(config: PretrainConfig) -> dict[str, Any]:
@@ -115,12 +123,12 @@ def describe(planned: Planned, say: Say) -> None:
 
 def _sequences(config: PretrainConfig, corpus: Corpus) -> PackPlan:
     """Cut or pack the split into sequences. Raises DataError if they do not fill one batch."""
-    split = corpus.split(config.data.split)
+    split = corpus.split("train")
     length, batch = config.data.context_length, config.training.batch_size
     plan: PackPlan = (plan_blocks if config.data.packing == "contiguous" else plan_documents)(split, length)
     if plan.num_sequences < batch:
         raise DataError(
-            f"{config.data.corpus}: too small: its {config.data.split} split has {split.num_tokens} tokens, "
+            f"{config.data.corpus}: too small: its train split has {split.num_tokens} tokens, "
             f"{plan.num_sequences} sequences of {length}, and a batch takes {batch}; give more text, or a "
             "smaller batch or context"
         )
@@ -128,7 +136,12 @@ def _sequences(config: PretrainConfig, corpus: Corpus) -> PackPlan:
 
 
 def _train(
-    run: RunDirectory, config: PretrainConfig, figures: Mapping[str, Any], start: Path | None, say: Say
+    run: RunDirectory,
+    config: PretrainConfig,
+    figures: Mapping[str, Any],
+    start: Path | None,
+    go_on: str | None,
+    say: Say,
 ) -> State:
     """Build the run's parts, load `start` into them where given, and train to the end."""
     from lmwright import objectives
@@ -140,7 +153,7 @@ def _train(
 
     training = config.training
     pretrain_plan.apply(training)
-    corpus = Corpus.open(Path(config.data.corpus))
+    corpus = _open_corpus(config, run)
     loader = Loader(_sequences(config, corpus), batch_size=training.batch_size, seed=training.seed)
     model = LanguageModel(config.architecture)
     model.init_weights(seeds.torch_generator(training.seed, "init"))
@@ -148,12 +161,12 @@ def _train(
     optimizer = parts.module("optimizers", training.optimizer).build(
         dict(model.named_parameters()), parts.settings("optimizers", training.optimizer)
     )
-    state = State(config=checkpoint.fingerprint(asdict(config)), data=fingerprint(loader.plan))
+    state = State(config=checkpoint.fingerprint(_meaning(config)))
     if start is not None:
         found = checkpoint.restore(start, model=model, optimizer=optimizer)
         _refuse_other(found, state, run)
-        loader.load({"samples": found.samples, "seed": training.seed, "plan": found.data})
         state = found
+        loader.load(state.loader)
         if state.step == training.steps and any(record["kind"] == "end" for record in run.metrics()):
             say(f"{run.path}: has finished its {state.step} steps; nothing is left to train")
             return state
@@ -179,10 +192,28 @@ def _train(
         evaluate=_evaluation(config, corpus, model),
         flops_per_token=figures["flops"]["per_token"],
         peak_flops=figures["peak_flops"],
+        go_on=go_on or f"lmwright pretrain --out {run.path} --resume",
     )
     final = train(job, state)
     _compare(run, figures, say)
     return final
+
+
+def _open_corpus(config: PretrainConfig, run: RunDirectory) -> Corpus:
+    """Open the run's corpus, every shard checked against its checksum; it may have moved along with the run."""
+    place = Path(config.data.corpus)
+    inside = run.path / "corpus"
+    moved = not place.exists() and inside.is_dir()
+    return Corpus.open(inside if moved else place, verify=True)
+
+
+def _meaning(config: PretrainConfig) -> dict[str, Any]:
+    """Return the settings that decide the final weights: not where things lie, nor what is logged and kept."""
+    settings = asdict(config)
+    del settings["data"]["corpus"]  # the loader's state knows the data by its content
+    for name in ("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"):
+        del settings["training"][name]
+    return settings
 
 
 def _refuse_other(found: State, expected: State, run: RunDirectory) -> None:

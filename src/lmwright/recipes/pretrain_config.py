@@ -51,7 +51,7 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """corpus: directory of built shards. context_length: tokens in a sequence. split: what is trained on.
+    """corpus: directory of built shards. context_length: tokens in a sequence.
 
     packing: 'contiguous' cuts the stream into blocks; 'documents' fits whole documents into sequences, and
     attention never crosses from one into the next.
@@ -60,7 +60,6 @@ class DataConfig:
     corpus: str
     context_length: Annotated[int, Meta(ge=2)]
     packing: Literal["contiguous", "documents"] = "contiguous"
-    split: Literal["train", "validation"] = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +94,8 @@ def resolve(given: Mapping[str, Any], where: str) -> PretrainConfig:
     if not isinstance(settings["architecture"], dict):
         raise ConfigError(f"{where}: architecture must be a table of settings")
     corpus = Corpus.open(Path(data["corpus"]))
+    # Absolute, so that the run can be resumed from any directory.
+    settings["data"] = {**data, "corpus": str(Path(data["corpus"]).absolute())}
     settings["architecture"] = _complete(settings["architecture"], data, corpus)
     config = convert(settings, PretrainConfig, where)
     if config.architecture.vocab_size < corpus.tokenizer.vocab_size:

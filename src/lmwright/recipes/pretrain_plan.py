@@ -7,8 +7,9 @@ memory the time is that of the exact FLOPs at a stated fraction of the measured 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,8 +50,9 @@ def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
     training = config.training
     device = resolve_device(training.device)
     precision = resolve(training.precision, device)
-    matmul = machine.choose_matmul() if training.matmul == "auto" else None
-    path = training.matmul if matmul is None else matmul.path
+    # Only the CPU has two honest fp32 paths; on a GPU 'medium' would be TF32 or bf16.
+    matmul = machine.choose_matmul() if training.matmul == "auto" and device == "cpu" else None
+    path = matmul.path if matmul is not None else "highest" if training.matmul == "auto" else training.matmul
     settled = replace(training, device=device, precision=precision, matmul=path)
     apply(settled)
     threads: dict[int, float] = {}
@@ -129,7 +131,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     return {
         "steps": training.steps,
         "sequences": sequences,
-        "tokens": sequences * length,
+        "tokens": sequences * (length * plan.num_sequences - plan.tokens_padded) // plan.num_sequences,
         "epochs": sequences / plan.num_sequences,
         "tokens_lost_in_packing": plan.tokens_lost,
         "tokens_padded": plan.tokens_padded,
@@ -165,4 +167,8 @@ def _memory(config: PretrainConfig, precision: str, device: str) -> flops.Traini
 def _free_memory(device: str) -> float:
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return math.inf  # unknown: try it

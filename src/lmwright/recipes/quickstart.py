@@ -137,11 +137,12 @@ def _corpus(asked: Quickstart, out: Path, force: bool, stage: Callable[[str, str
 
 def _train(asked: Quickstart, corpus: Corpus, out: Path, force: bool, say: Say) -> None:
     """Train, or go on training, or find that nothing is left to train."""
+    go_on = "the same command again"
     if (out / "plan.json").is_file() and not force:
-        pretrain.resume(out, say=say)
+        pretrain.resume(out, go_on=go_on, say=say)
     else:
         settings = _settings(asked, corpus)
-        pretrain.pretrain(settings, out, where="quickstart", force=force, say=say)
+        pretrain.pretrain(settings, out, where="quickstart", force=force, go_on=go_on, say=say)
     facts = read_json(corpus.directory / "corpus.json")
     atomic_write_json(out / "corpus.json", facts)
 

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,27 +45,22 @@ STATE = "state"
 class State:
     """Where a run stands.
 
-    step: updates made. samples: sequences consumed, over all epochs. tokens: targets trained on. seconds: of
-    training. evaluated: step of the last evaluation. config, data: fingerprints of the resolved configuration and
-    of the sequences, which a resume must meet again.
+    step: updates made. tokens: targets trained on. seconds: wall time by what it was spent on (train, evaluation,
+    checkpoint), over all processes of the run. evaluated: step of the last evaluation. loader: the state of the
+    loader, which knows what data it belongs to. config: fingerprint of the settings that a resume must meet again.
     """
 
     step: int = 0
-    samples: int = 0
     tokens: int = 0
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     evaluated: int = 0
+    loader: dict[str, Any] = field(default_factory=dict)
     config: str = ""
-    data: str = ""
 
-    def after(self, *, samples: int, tokens: int, seconds: float) -> State:
+    def after(self, *, tokens: int, seconds: Mapping[str, float], loader: Mapping[str, Any]) -> State:
         """Return the state one update later."""
         return replace(
-            self,
-            step=self.step + 1,
-            samples=self.samples + samples,
-            tokens=self.tokens + tokens,
-            seconds=seconds,
+            self, step=self.step + 1, tokens=self.tokens + tokens, seconds=dict(seconds), loader=dict(loader)
         )
 
 

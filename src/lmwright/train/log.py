@@ -40,26 +40,18 @@ class Log:
     """Writes the records of one process of a run.
 
     flops_per_token: of training, forward and backward. peak_flops: of the machine in the run's dtype; MFU is
-    flops_per_token x tokens per second / peak_flops. seconds_before: training seconds of earlier processes.
+    flops_per_token x tokens per second / peak_flops. clock: what earlier processes of the run have spent.
     """
 
-    def __init__(
-        self, run: RunDirectory, *, flops_per_token: float, peak_flops: float, seconds_before: float = 0.0
-    ) -> None:
-        self.clock = Clock()
+    def __init__(self, run: RunDirectory, *, flops_per_token: float, peak_flops: float, clock: Clock) -> None:
+        self.clock = clock
         self._run = run
         self._mfu_per_rate = flops_per_token / peak_flops
-        self._before = seconds_before
         self.last_loss: float | None = None  # of the last step record, in nats per token
-        self._open = 0.0  # training seconds up to the last step record
+        self._open = clock.of("train")  # training seconds up to the last step record
         self._loss = 0.0
         self._count = 0
         self._metrics: dict[str, float] = {}
-
-    @property
-    def seconds(self) -> float:
-        """Training seconds of the run so far, in this process and those before it."""
-        return self._before + self.clock.of("train")
 
     def add(self, loss_sum: float, count: int, metrics: Mapping[str, float]) -> None:
         """Count one step towards the next step record."""
@@ -84,7 +76,7 @@ class Log:
             mfu=rate * self._mfu_per_rate,
             interval_tokens=self._count,
             interval_seconds=seconds,
-            seconds=self.seconds,
+            seconds=self.clock.of("train"),
         )
         self._open += seconds
         self._loss, self._count, self._metrics = 0.0, 0, {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -25,7 +25,7 @@ from lmwright.runs import RunDirectory
 from lmwright.train import gradient
 from lmwright.train.checkpoint import State
 from lmwright.train.config import TrainConfig
-from lmwright.train.log import Log
+from lmwright.train.log import Clock, Log
 from lmwright.train.machine import current_memory, peak_memory
 from lmwright.train.optimizers import Optimizer
 from lmwright.train.signals import Stopped, StopSignals
@@ -41,6 +41,9 @@ class Batches(Protocol):
     def next_batch(self) -> Batch:
         """Return the next global batch."""
 
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what a resume needs to go on with the batch after this one."""
+
     def documents_of(self, sample_ids: tuple[int, ...]) -> list[str]:
         """Name the documents of samples."""
 
@@ -50,7 +53,8 @@ class Job:
     """All that one run is made of.
 
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
-    it is, such as validation loss; None evaluates never. flops_per_token, peak_flops: for the log's MFU.
+    it is, such as validation loss; None evaluates never. flops_per_token, peak_flops: for the log's MFU. go_on:
+    the command that resumes the run, for whoever stops it.
     """
 
     config: TrainConfig
@@ -63,6 +67,7 @@ class Job:
     evaluate: Callable[[], Mapping[str, float]] | None = None
     flops_per_token: float
     peak_flops: float
+    go_on: str
 
 
 def train(job: Job, state: State) -> State:
@@ -75,7 +80,7 @@ def train(job: Job, state: State) -> State:
         job.run,
         flops_per_token=job.flops_per_token,
         peak_flops=job.peak_flops,
-        seconds_before=state.seconds,
+        clock=Clock(dict(state.seconds)),
     )
     log.write("start", state.step, threads=torch.get_num_threads(), precision=config.precision)
     memory = current_memory(config.device)
@@ -119,7 +124,7 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals) -> tuple[State,
             _refuse(job, state.step, batch, found, log)
         lr = config.lr(state.step)
         job.optimizer.step(lr)
-    state = state.after(samples=len(batch.ids_BT), tokens=found.count, seconds=log.seconds)
+    state = state.after(tokens=found.count, seconds=log.clock.spent, loader=job.loader.state_dict())
     log.add(found.loss_sum, found.count, found.metrics)
     if state.step % config.log_every == 0 or state.step == config.steps:
         log.step(state.step, lr=lr, grad_norm=found.norm, tokens=state.tokens)
@@ -173,7 +178,7 @@ def _save(job: Job, state: State, log: Log, saved: int) -> int:
         return saved
     before = log.clock.of("checkpoint")
     with log.clock.on("checkpoint"):
-        path = job.save(state)
+        path = job.save(replace(state, seconds=dict(log.clock.spent)))
     log.write("checkpoint", state.step, name=path.name, save_seconds=log.clock.of("checkpoint") - before)
     return state.step
 
@@ -181,18 +186,19 @@ def _save(job: Job, state: State, log: Log, saved: int) -> int:
 def _interrupt(job: Job, state: State, signum: int) -> NoReturn:
     raise Interrupted(
         f"stopped by signal {signum} after step {state.step} of {job.config.steps}; the state is saved; go on "
-        f"with lmwright pretrain --out {job.run.path} --resume",
+        f"with {job.go_on}",
         signum,
     )
 
 
 def _actuals(job: Job, state: State, log: Log) -> dict[str, float | None]:
     """What plan.json predicted, as it came out."""
+    seconds = log.clock.of("train")
     return {
         "loss": log.last_loss,
         "tokens": state.tokens,
-        "seconds": state.seconds,
-        "tokens_per_second": state.tokens / state.seconds if state.seconds else 0.0,
+        "seconds": seconds,
+        "tokens_per_second": state.tokens / seconds if seconds else 0.0,
         "evaluation_seconds": log.clock.of("evaluation"),
         "checkpoint_seconds": log.clock.of("checkpoint"),
         "peak_memory_bytes": peak_memory(job.config.device),
