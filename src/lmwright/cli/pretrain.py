@@ -78,8 +78,8 @@ def _gather(settings: tuple[str, ...], given: dict[str, Any]) -> tuple[dict[str,
     files = [word for word in settings if "=" not in word]
     if len(files) > 1:
         raise click.UsageError(f"one run file at most, got {', '.join(files)}; settings are written key=value")
-    tree = load_toml(Path(files[0])) if files else {}
-    tree = apply_overrides(tree, [word for word in settings if "=" in word])
+    overrides = [word for word in settings if "=" in word]
+    tree = apply_overrides(load_toml(Path(files[0])) if files else {}, overrides)
     for name, value in given.items():
         branch: Any = value
         if name == "threads" and value.isdigit():
@@ -87,6 +87,5 @@ def _gather(settings: tuple[str, ...], given: dict[str, Any]) -> tuple[dict[str,
         for key in reversed(PLACES[name]):
             branch = {key: branch}
         tree = merge(tree, branch)
-    return tree, " and ".join(
-        [*files, *(["command line"] if len(settings) > len(files) or given or not files else [])]
-    )
+    places = [*files, *(["command line"] if overrides or given else [])]
+    return tree, " and ".join(places) or "command line"
