@@ -142,26 +142,3 @@ def test_nothing_looks_ahead(config, train):
         before, after = (model(x, Context.dense(x)).detach() for x in (ids, altered))
     assert torch.equal(before[:, :20], after[:, :20])
     assert not torch.equal(before[:, 20:], after[:, 20:])
-
-
-@pytest.mark.parametrize("name", seams.names("lmwright.model.mixers"))
-def test_mixers_declare_what_they_keep(name):
-    config = ModelConfig.llama(**SIZES, num_kv_heads=2, mixer=name)
-    state = KVState(config, 3, 20)
-    declared = seams.load("lmwright.model.mixers", name).keeps_per_token(config)
-    per_token = sum(groups * width for groups, width in declared.values())
-    places = state.keys[0].shape[2]
-    assert places >= 20
-    assert state.nbytes == 4 * 3 * places * per_token * config.num_layers
-
-
-@pytest.mark.parametrize("name", seams.names("lmwright.model.ffn"))
-def test_feed_forward_is_row_wise(name):
-    config = ModelConfig.llama(**SIZES, feed_forward=name)
-    layer = seams.load("lmwright.model.ffn", name).FeedForward(config)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
-    x = torch.randn(1, 6, 24, generator=torch.Generator().manual_seed(1))
-    order = torch.tensor([3, 0, 5, 1, 2, 4])
-    assert layer(x).abs().max() > 0
-    assert torch.allclose(layer(x[:, order]), layer(x)[:, order], atol=1e-5)

@@ -84,12 +84,17 @@ def test_any_cut_gives_the_same_bits(name, threads):
             assert torch.equal(in_pieces(model, ids, pieces, spare=draw.choice([0, 1, 100])), expected)
 
 
-def test_neighbours_in_the_batch_change_nothing(threads):
-    model = build(CONFIGS["gqa"])
-    ids = torch.randint(0, 101, (5, 40))
-    together = whole(model, ids)
-    for row in range(5):
-        assert torch.equal(whole(model, ids[row : row + 1])[0], together[row])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_neighbours_in_the_batch_change_nothing(name, threads):
+    """Each row of a batch that is read in random pieces, against the row alone in one call."""
+    model, draw = build(CONFIGS[name]), random.Random(name)
+    for batch in (2, 5, 19):
+        ids = torch.randint(0, model.config.vocab_size, (batch, 40))
+        pieces = [draw.choice([1, 2, 3, 5]) for _ in range(40)]
+        pieces = [size for end, size in enumerate(pieces) if sum(pieces[: end + 1]) <= 40]
+        together = in_pieces(model, ids, [*pieces, 40 - sum(pieces)] if sum(pieces) < 40 else pieces)
+        for row in draw.sample(range(batch), 2):
+            assert torch.equal(whole(model, ids[row : row + 1])[0], together[row])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -133,13 +138,57 @@ def test_reordering_rows():
 
 
 def test_tile_attention_against_the_fused_one():
-    q = torch.randn(6, exact.ROWS, 8)
-    keys, values = torch.randn(2, 3, 4 * BLOCK, 8)
+    q = torch.randn(3, 6, exact.ROWS, 8)
+    keys, values = torch.randn(2, 3, 3, 4 * BLOCK, 8)
     for base in (0, 16, BLOCK - 16, BLOCK, 2 * BLOCK + 32):
-        got = exact.attend(q, keys, values, base)
+        got = exact.attend(q, list(keys), list(values), base)
         allowed = torch.arange(4 * BLOCK) <= torch.arange(base, base + exact.ROWS)[:, None]
-        expected = F.scaled_dot_product_attention(q[None], keys[None], values[None], allowed, enable_gqa=True)[0]
+        expected = F.scaled_dot_product_attention(q, keys, values, allowed, enable_gqa=True)
         assert torch.allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "start", "end"), [(1, 0, 1), (3, 5, 7), (2, 15, 50), (40, 31, 32), (5, 16, 32)])
+def test_parts_hold_every_position_once_and_never_too_many_rows(batch, start, end):
+    seen = []
+    for part in exact.parts(batch, start, end):
+        assert 0 < sum(len(tile.places) for tile in part) <= exact.ROWS
+        assert len({(tile.base, tile.rows.start, tile.rows.stop) for tile in part}) == 1
+        seen += [(tile.sequence, place) for tile in part for place in tile.places]
+    assert sorted(seen) == [(row, place) for row in range(batch) for place in range(start, end)]
+    if end - start == 1:
+        assert len(list(exact.parts(batch, start, end))) == -(-batch // exact.ROWS)
+
+
+PRODUCTS = [(64, 100), (30, 37), (384, 1024), (1024, 384), (3072, 768), (17, 1), (66, 211)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_row_has_the_same_bits_in_any_place_of_a_product(count):
+    """The assumption on which exact calls stand, over shapes small and large, odd and even."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        for width_in, width_out in PRODUCTS:
+            weight, bias = torch.randn(width_out, width_in), torch.randn(width_out)
+            x = torch.randn(exact.ROWS, width_in)
+            whole_RF, alone = F.linear(x, weight, bias), torch.randn(exact.ROWS, width_in)
+            for _ in range(3):
+                order = torch.randperm(exact.ROWS)
+                assert torch.equal(F.linear(x[order], weight, bias), whole_RF[order])
+                place = int(order[0])
+                alone[place] = x[0]
+                assert torch.equal(F.linear(alone, weight, bias)[place], whole_RF[0])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("width", [37, 64, 2050, 2730])
+def test_an_elementwise_row_has_the_same_bits_in_any_place(width):
+    for function in (F.silu, F.gelu, torch.cos):
+        x = torch.randn(1, exact.ROWS, width)
+        order = torch.randperm(exact.ROWS)
+        assert torch.equal(exact.each_row(function, x[:, order]), exact.each_row(function, x)[:, order])
+        assert torch.allclose(exact.each_row(function, x), function(x), atol=1e-6)
 
 
 def test_state_refuses_more_than_it_holds():

@@ -40,6 +40,7 @@ class Context:
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
         exact: bool = False,
+        gradients: bool = True,
     ) -> None:
         self.positions_BT = positions_BT
         self.segments_BT = segments_BT
@@ -48,7 +49,8 @@ class Context:
         self.dtype = dtype
         self.generator = generator
         self.exact = exact
-        self.tile: exact_math.Tile | None = None
+        self.gradients = gradients and not exact
+        self.part: tuple[exact_math.Tile, ...] = ()
         self._once: dict[str, object] = {}
         self._check()
 
@@ -84,21 +86,26 @@ class Context:
         *,
         dtype: torch.dtype | None = None,
         exact: bool | None = None,
+        gradients: bool = False,
     ) -> Context:
         """A call that continues the sequences in `state` with `ids_BT`; the forward then extends the state.
 
         dtype: None takes the state's. exact: None means True for fp32 on the CPU, where a token's logits
-        then do not depend, to the bit, on how the sequence was cut into calls. No gradients flow.
+        then do not depend, to the bit, on how the sequence was cut into calls; False with `gradients` and
+        where a mixer keeps parts per sequence.
+        gradients: let them flow, through this call and what is kept per sequence, until `state.detach()`; what is
+        kept per token is constant to later calls. False: none are computed.
         """
         batch, count = ids_BT.shape
         if batch != state.batch:
             raise RequestError(f"context: {batch} rows were given to a state of {state.batch}")
         state.require(count)
-        dtype = state.keys[0].dtype if dtype is None else dtype
+        dtype = state.dtype if dtype is None else dtype
         if exact is None:
             exact = dtype == torch.float32 and ids_BT.device.type == "cpu"
+            exact = exact and not gradients and not state.per_sequence
         positions = torch.arange(state.length, state.length + count, device=ids_BT.device)[None]
-        return cls(positions, state=state, dtype=dtype, exact=exact)
+        return cls(positions, state=state, dtype=dtype, exact=exact, gradients=gradients)
 
     def _check(self) -> None:
         if self.dtype not in DTYPES:
@@ -110,12 +117,25 @@ class Context:
             raise UnsupportedError("context: a cached call is causal, without segments and dropout")
         if self.exact and not (plain and self.dtype == torch.float32):
             raise UnsupportedError("context: exact needs fp32, causal, without segments and dropout")
+        if self.exact and self.state is not None and self.state.per_sequence:
+            raise UnsupportedError("context: exact needs a mixer that keeps nothing per sequence")
 
     def once(self, key: str, build: Callable[[], Value]) -> Value:
         """`build()`, computed at the first call under `key` and shared by all layers of this forward."""
         if key not in self._once:
             self._once[key] = build()
         return self._once[key]  # type: ignore[return-value]
+
+    def kept(self, layer: int) -> dict[str, Tensor] | None:
+        """What the state holds of the layer, by the names that its mixer declares; None without a state."""
+        return None if self.state is None else self.state.layers[layer]
+
+    def elementwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x), in an exact call so that a row's bits do not depend on its place (see model.exact).
+
+        For functions that no processor rounds exactly (silu, exp); sums and products need no care.
+        """
+        return exact_math.each_row(function, x) if self.exact else function(x)
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         """Zero each element with probability `rate` and scale the rest by 1/(1 - rate); x without a generator."""
@@ -138,7 +158,7 @@ class Context:
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         if self.state is not None:
             if self.exact:
-                return self._attend_tile(self.state, layer, q_BHTK, k_BGTK, v_BGTK)
+                return self._attend_part(self.state, layer, q_BHTK, k_BGTK, v_BGTK)
             k_BGTK, v_BGTK = self._extend(self.state, layer, k_BGTK, v_BGTK)
         if dropped:
             return self._attend_plainly(q_BHTK, k_BGTK, v_BGTK, dropout).transpose(1, 2)
@@ -196,38 +216,54 @@ class Context:
 
     def _extend(self, state: KVState, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write this call's keys and values; return all that are now kept of this layer."""
-        end = state.length + k.shape[2]
-        state.keys[layer][:, :, state.length : end] = k
-        state.values[layer][:, :, state.length : end] = v
-        kept = state.keys[layer][:, :, :end], state.values[layer][:, :, :end]
-        return kept[0].to(k.dtype), kept[1].to(k.dtype)
+        start, kept = state.length, state.layers[layer]
+        end = start + k.shape[2]
+        kept["keys"][:, :, start:end] = k.detach()
+        kept["values"][:, :, start:end] = v.detach()
+        if torch.is_grad_enabled():  # a copy: the graph must not hold what the next call writes into
+            return tuple(
+                torch.cat([kept[name][:, :, :start].to(new.dtype), new], 2)
+                for name, new in (("keys", k), ("values", v))
+            )  # type: ignore[return-value]
+        return kept["keys"][:, :, :end].to(k.dtype), kept["values"][:, :, :end].to(k.dtype)
 
     def advance(self) -> None:
         """Count this call's tokens as kept; the model calls it once, after the last layer."""
         if self.state is not None:
             self.state.length += self.positions_BT.shape[1]
 
-    def tiles(self, ids_BT: Tensor) -> Iterator[tuple[exact_math.Tile, Tensor, Context]]:
-        """Cut an exact call into tiles, each with its ids [1, R] (zeros beside the rows in use) and context."""
-        assert self.state is not None
-        start, count = self.state.length, ids_BT.shape[1]
-        for sequence in range(ids_BT.shape[0]):
-            for tile in exact_math.tiles(sequence, start, start + count):
-                first = tile.base + tile.rows.start - start
-                ids_1R = ids_BT.new_zeros(1, exact_math.ROWS)
-                ids_1R[0, tile.rows] = ids_BT[sequence, first : first + tile.rows.stop - tile.rows.start]
-                # Rows after the last token are filled up with its position: always a valid one.
-                places_R = torch.arange(tile.base, tile.base + exact_math.ROWS, device=ids_BT.device)
-                places_R = places_R.clamp(max=tile.base + tile.rows.stop - 1)
-                ctx = Context(places_R[None], state=self.state, dtype=self.dtype, exact=True)
-                ctx.tile = tile
-                yield tile, ids_1R, ctx
+    def parts(self, ids_BT: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Context]]:
+        """Cut an exact call into parts of ROWS rows.
 
-    def _attend_tile(self, state: KVState, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend for one tile; only its rows in use enter the state."""
-        assert self.tile is not None
-        sequence, base, rows = self.tile.sequence, self.tile.base, self.tile.rows
-        keys_GSK, values_GSK = state.keys[layer][sequence], state.values[layer][sequence]
-        keys_GSK[:, base + rows.start : base + rows.stop] = k[0, :, rows]
-        values_GSK[:, base + rows.start : base + rows.stop] = v[0, :, rows]
-        return exact_math.attend(q[0], keys_GSK, values_GSK, base).transpose(0, 1)[None]
+        Each: the N sequences and columns of ids_BT that its first N rows hold, its ids [1, R] and its context.
+        """
+        assert self.state is not None
+        start, device = self.state.length, ids_BT.device
+        for part in exact_math.parts(ids_BT.shape[0], start, start + ids_BT.shape[1]):
+            pairs = [(tile.sequence, place) for tile in part for place in tile.places]
+            rows_N, places_N = torch.tensor(pairs, device=device).unbind(1)
+            ids_1R = ids_BT.new_zeros(1, exact_math.ROWS)
+            ids_1R[0, : len(pairs)] = ids_BT[rows_N, places_N - start]
+            # Rows that nobody reads have the first one's position: always a valid one.
+            places_1R = places_N[:1].repeat(1, exact_math.ROWS)
+            places_1R[0, : len(pairs)] = places_N
+            ctx = Context(places_1R, state=self.state, dtype=self.dtype, exact=True)
+            ctx.part = part
+            yield rows_N, places_N - start, ids_1R, ctx
+
+    def _attend_part(self, state: KVState, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend for the tiles of one part; only rows in use enter the state."""
+        kept, rows, base = state.layers[layer], self.part[0].rows, self.part[0].base
+        used = rows.stop - rows.start
+        q_NHRK = q.new_zeros(len(self.part), q.shape[1], exact_math.ROWS, q.shape[3])
+        keys, values = ([kept[name][tile.sequence] for tile in self.part] for name in ("keys", "values"))
+        places = slice(base + rows.start, base + rows.stop)
+        for number in range(len(self.part)):
+            here = slice(number * used, (number + 1) * used)
+            keys[number][:, places] = k[0, :, here]
+            values[number][:, places] = v[0, :, here]
+            q_NHRK[number, :, rows] = q[0, :, here]
+        y_NHRK = exact_math.attend(q_NHRK, keys, values, base)
+        y_1RHK = q.new_zeros(1, exact_math.ROWS, q.shape[1], q.shape[3])
+        y_1RHK[0, : len(self.part) * used] = y_NHRK[:, :, rows].transpose(1, 2).flatten(0, 1)
+        return y_1RHK

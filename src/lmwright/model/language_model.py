@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwright import seams
-from lmwright.errors import RequestError
+from lmwright.errors import RequestError, UnsupportedError
 from lmwright.model import exact as exact_math
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
@@ -41,7 +41,7 @@ class Block(nn.Module):
         """[B, T, D] -> [B, T, D]."""
         mixed_BTD = self.self_attn(self.input_layernorm(x_BTD), ctx, layer)
         x_BTD = x_BTD + ctx.dropout(mixed_BTD, self.residual_dropout)
-        fed_BTD = self.mlp(self.post_attention_layernorm(x_BTD))
+        fed_BTD = self.mlp(self.post_attention_layernorm(x_BTD), ctx)
         return x_BTD + ctx.dropout(fed_BTD, self.residual_dropout)
 
 
@@ -87,19 +87,16 @@ class LanguageModel(nn.Module):
         Raises RequestError where positions or lengths exceed what the model has.
         """
         self._check(ids_BT, ctx)
-        if ctx.state is None and not ctx.exact:
-            hidden_BTD: Tensor = self.model(ids_BT, ctx)
-            return hidden_BTD
-        with torch.no_grad():
-            hidden_BTD = self._forward_tiles(ids_BT, ctx) if ctx.exact else self.model(ids_BT, ctx)
-            ctx.advance()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and ctx.gradients):
+            hidden_BTD: Tensor = self._forward_parts(ids_BT, ctx) if ctx.exact else self.model(ids_BT, ctx)
+        ctx.advance()
         return hidden_BTD
 
     def logits(self, hidden_BTD: Tensor, ctx: Context | None = None) -> Tensor:
         """Scores of the next token, [B, T, V] in the hidden's dtype (upcast before a softmax).
 
-        With an exact context the rows are computed in tiles, so that they too do not depend, to the bit, on
-        how many are asked for at once; pass `ctx` wherever cached and uncached logits are to be equal.
+        With an exact context the rows are computed in parts of one size, so that they too do not depend, to
+        the bit, on how many are asked for at once; pass `ctx` wherever cached and uncached logits are to be equal.
         """
         if ctx is not None and ctx.exact:
             with torch.no_grad():
@@ -110,12 +107,16 @@ class LanguageModel(nn.Module):
         weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
         return F.linear(hidden, weight.to(hidden.dtype))
 
-    def _forward_tiles(self, ids_BT: Tensor, ctx: Context) -> Tensor:
+    def _forward_parts(self, ids_BT: Tensor, ctx: Context) -> Tensor:
         batch, count = ids_BT.shape
         if ctx.state is None:
             ctx.state = KVState(self.config, batch, count, dtype=ctx.dtype, device=ids_BT.device)
-        parts = [self.model(ids, tile_ctx)[0, tile.rows] for tile, ids, tile_ctx in ctx.tiles(ids_BT)]
-        return torch.cat(parts).view(batch, count, -1)
+            if ctx.state.per_sequence:
+                raise UnsupportedError(f"model: exact calls are not there for mixer {self.config.mixer!r}")
+        hidden_BTD = torch.empty(batch, count, self.config.hidden_size, dtype=ctx.dtype, device=ids_BT.device)
+        for rows_N, columns_N, ids_1R, part_ctx in ctx.parts(ids_BT):
+            hidden_BTD[rows_N, columns_N] = self.model(ids_1R, part_ctx)[0, : len(rows_N)]
+        return hidden_BTD
 
     def _check(self, ids_BT: Tensor, ctx: Context) -> None:
         if ids_BT.dim() != 2 or 0 in ids_BT.shape:

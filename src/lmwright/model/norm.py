@@ -52,6 +52,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
         grad, width = grads[0].contiguous(), weight.shape[0]
+        # Private, but what the derivative of F.layer_norm calls, with these arguments since torch 1.8.
         dx, dweight, _ = torch.ops.aten.native_layer_norm_backward(
             grad, x, [width], torch.zeros_like(scale), scale, weight, torch.zeros_like(weight), [True, True, False]
         )

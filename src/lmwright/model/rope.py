@@ -9,12 +9,15 @@ Llama-3's scaling (Llama 3 report, 3.4) slows the pairs whose wavelength exceeds
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmwright.model.config import ModelConfig
+
+Elementwise = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]  # `Context.elementwise`
 
 
 def frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
@@ -33,10 +36,12 @@ def frequencies(config: ModelConfig, device: torch.device | None = None) -> Tens
     return (1.0 - keep) * rates / scaling.factor + keep * rates
 
 
-def tables(config: ModelConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+def tables(
+    config: ModelConfig, positions_BT: Tensor, elementwise: Elementwise = lambda function, x: function(x)
+) -> tuple[Tensor, Tensor]:
     """cos and sin of each position's angles, each [B, T, 1, K/2] fp32 (B may be 1)."""
     angles = positions_BT[:, :, None, None].float() * frequencies(config, positions_BT.device)
-    return angles.cos(), angles.sin()
+    return elementwise(torch.cos, angles), elementwise(torch.sin, angles)
 
 
 def rotate(x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

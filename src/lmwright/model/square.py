@@ -55,6 +55,7 @@ class _Attend(torch.autograd.Function):
         grad_NQK = _by_group(grads[0], groups)
         dv_NSK = torch.bmm(shares_NQS.transpose(1, 2), grad_NQK)
         dshares_NQS = torch.bmm(grad_NQK, v_NSK.transpose(1, 2))
+        # Private, but what the derivative of torch.softmax calls, with these arguments since torch 1.12.
         dscores_NQS = torch._softmax_backward_data(dshares_NQS, shares_NQS, -1, shares_NQS.dtype)
         dq_NQK = torch.bmm(dscores_NQS, k_NSK).mul_(scale)
         dk_NSK = torch.bmm(dscores_NQS.transpose(1, 2), q_NQK).mul_(scale)

@@ -1,7 +1,8 @@
-"""What a model keeps of the tokens it has read: one preallocated tensor for each layer and side.
+"""What a model keeps of the tokens it has read: for each layer the named tensors that its mixer declares.
 
-The mixers declare what they keep; this allocates it. One tensor a layer, not one for all layers: an
-in-place write then never copies the rest. Knows nothing of pages or of requests.
+A mixer declares parts kept of every token (`keeps_per_token`: keys, values) and parts kept of the sequence
+as a whole (`keeps_per_sequence`: a recurrence's last state); this allocates them. One tensor a layer, not one
+for all layers: an in-place write then never copies the rest. Knows nothing of pages or of requests.
 """
 
 # B batch, T query, S key, D model, H heads, G kv heads, K head dim, F ffn, V vocab
@@ -12,16 +13,18 @@ import torch
 from torch import Tensor
 
 from lmwright import seams
-from lmwright.errors import RequestError
+from lmwright.errors import RequestError, UnsupportedError
 from lmwright.model.config import ModelConfig
 
 BLOCK = 64  # capacities are whole blocks of keys, as exact attention reads them (see model.exact)
 
 
 class KVState:
-    """Keys and values of a batch of sequences of one common length.
+    """What is kept of a batch of sequences of one common length.
 
-    keys[layer], values[layer]: [B, G, capacity, K]; only the first `length` places hold tokens.
+    layers[layer][name]: a part declared per token as (G, K) is [B, G, capacity, K], of which only the first
+    `length` places hold tokens, and is written in place; a part declared per sequence as a shape is [B, *shape],
+    and a mixer puts a new tensor there, through which gradients may flow (`Context.cached(gradients=True)`).
     """
 
     def __init__(
@@ -37,26 +40,30 @@ class KVState:
             raise RequestError(f"state: batch {batch} and capacity {capacity}; both must be at least 1")
         self.batch = batch
         self.capacity = capacity
+        self.dtype = dtype
         self.length = 0
-        declared = seams.load("lmwright.model.mixers", config.mixer).keeps_per_token(config)
+        mixer = seams.load("lmwright.model.mixers", config.mixer)
+        per_token, per_sequence = mixer.keeps_per_token(config), {}
+        if hasattr(mixer, "keeps_per_sequence"):
+            per_sequence = mixer.keeps_per_sequence(config)
+        self.per_token, self.per_sequence = tuple(per_token), tuple(per_sequence)
         places = -(-capacity // BLOCK) * BLOCK
-
+        shapes = {name: (batch, heads, places, width) for name, (heads, width) in per_token.items()}
+        shapes.update({name: (batch, *shape) for name, shape in per_sequence.items()})
         # Zeros, not empty: places beyond `length` are masked, and a masked NaN would still spread.
-        def rooms(part: tuple[int, int]) -> list[Tensor]:
-            shape = (batch, part[0], places, part[1])
-            return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)]
-
-        self.keys = rooms(declared["keys"])
-        self.values = rooms(declared["values"])
+        self.layers: list[dict[str, Tensor]] = [
+            {name: torch.zeros(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
+            for _ in range(config.num_layers)
+        ]
 
     @property
     def nbytes(self) -> int:
         """Bytes held, used or not."""
-        return sum(room.nbytes for room in (*self.keys, *self.values))
+        return sum(part.nbytes for kept in self.layers for part in kept.values())
 
     def require(self, count: int) -> None:
-        """RequestError unless `count` more tokens fit."""
-        if self.length + count > self.capacity:
+        """RequestError unless `count` more tokens fit; parts per sequence alone never fill up."""
+        if self.per_token and self.length + count > self.capacity:
             raise RequestError(
                 f"state: {self.length} tokens are kept and {count} more were given, but the capacity is "
                 f"{self.capacity}; make the state larger or send fewer tokens"
@@ -66,9 +73,22 @@ class KVState:
         """Forget all tokens from `length` on (a rejected draft, a shared prefix)."""
         if not 0 <= length <= self.length:
             raise RequestError(f"state: cannot truncate to {length}; {self.length} tokens are kept")
+        if self.per_sequence and length < self.length:
+            raise UnsupportedError(
+                f"state: {', '.join(self.per_sequence)} of the whole sequence cannot forget single tokens; "
+                "make a new state and read the tokens again"
+            )
         self.length = length
 
     def reorder(self, rows_B: Tensor) -> None:
         """Make row b a copy of what row rows_B[b] held (beam search)."""
-        for room in (*self.keys, *self.values):
-            room.copy_(room.index_select(0, rows_B))
+        for kept in self.layers:
+            for name, part in kept.items():
+                chosen = part.index_select(0, rows_B)
+                kept[name] = part.copy_(chosen) if name in self.per_token else chosen
+
+    def detach(self) -> None:
+        """Let no gradient flow further back than this point (truncated backpropagation through time)."""
+        for kept in self.layers:
+            for name in self.per_sequence:
+                kept[name] = kept[name].detach()

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
+from lmwright.model.context import Context
 from lmwright.model.linear import Linear
 
 
@@ -24,16 +27,16 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.ffn_size, config.ffn_bias
-        self.activation = config.activation
+        self.activate = partial(activate, name=config.activation)
         self.gate_proj = Linear(width, inner, bias=bias) if config.ffn == "swiglu" else None
         self.up_proj = Linear(width, inner, bias=bias)
         self.down_proj = Linear(inner, width, bias=bias, residual=True)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, ctx: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         if self.gate_proj is None:
-            inner_BTF = activate(self.up_proj(x_BTD), self.activation)
+            inner_BTF = ctx.elementwise(self.activate, self.up_proj(x_BTD))
         else:
-            inner_BTF = activate(self.gate_proj(x_BTD), self.activation) * self.up_proj(x_BTD)
+            inner_BTF = ctx.elementwise(self.activate, self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
         y_BTD: Tensor = self.down_proj(inner_BTF)
         return y_BTD

@@ -43,7 +43,7 @@ class Mixer(nn.Module):
         k_BTGK = self.k_proj(x_BTD).view(split)
         v_BTGK = self.v_proj(x_BTD).view(split)
         if config.position == "rope":
-            cos, sin = ctx.once("rope", lambda: rope.tables(config, ctx.positions_BT))
+            cos, sin = ctx.once("rope", lambda: rope.tables(config, ctx.positions_BT, ctx.elementwise))
             q_BTHK, k_BTGK = rope.rotate(q_BTHK, cos, sin), rope.rotate(k_BTGK, cos, sin)
         y_BTHK = ctx.attend(layer, q_BTHK, k_BTGK, v_BTGK, dropout=config.attention_dropout)
         y_BTD: Tensor = self.o_proj(y_BTHK.reshape(*x_BTD.shape[:2], -1))
