@@ -307,6 +307,52 @@ def test_index_that_names_a_link(sharded, tmp_path):
     os.replace(shard, tmp_path / "outside.safetensors")
     shard.symlink_to(tmp_path / "outside.safetensors")
     refused(sharded, "symbolic link", "cp -rL")
+    os.replace(tmp_path / "outside.safetensors", sharded / "elsewhere.safetensors")
+    shard.unlink()
+    shard.symlink_to("elsewhere.safetensors")
+    load_model(sharded)
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    refused(sharded, shard.name)
+
+
+def cached(directory, tmp_path):
+    """The directory as Hugging Face's cache keeps it: files under their hashes, and links to them."""
+    folder = tmp_path / "hub" / "models--somebody--model"
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "0123abcd"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(sorted(directory.iterdir())):
+        os.replace(path, blobs / f"{number:064x}")
+        (snapshot / path.name).symlink_to(f"../../blobs/{number:064x}")
+    return snapshot
+
+
+@pytest.mark.parametrize("kind", ["llama", "sharded"])
+def test_links_of_the_hugging_face_cache(kind, request, tmp_path):
+    snapshot = cached(request.getfixturevalue(kind), tmp_path)
+    load_model(snapshot)
+    (tmp_path / "by-another-name").symlink_to(snapshot)
+    load_model(tmp_path / "by-another-name")
+    link = next(path for path in sorted(snapshot.iterdir()) if path.suffix == ".safetensors")
+    other = tmp_path / "hub" / "models--somebody--else"
+    other.mkdir()
+    os.replace(link.resolve(), other / "blob")
+    link.unlink()
+    link.symlink_to("../../../models--somebody--else/blob")
+    refused(snapshot, "symbolic link", "cp -rL")
+    # The names alone allow nothing: the folder must be a snapshot's.
+    plain = tmp_path / "models--plain" / "revision"
+    plain.mkdir(parents=True)
+    for path in snapshot.iterdir():
+        (plain / path.name).symlink_to(path.resolve())
+    refused(plain, "symbolic link")
+
+
+def test_a_single_file_that_is_a_link_out(llama, tmp_path):
+    os.replace(llama / "model.safetensors", tmp_path / "outside.safetensors")
+    (llama / "model.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    refused(llama, "symbolic link", "cp -rL")
 
 
 def test_index_that_contradicts_its_files(sharded):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lmwright import seams
 from lmwright.config import to_dict
-from lmwright.errors import ConfigError
+from lmwright.errors import CheckpointError, ConfigError
 from lmwright.model.checkpoint import load_model, save_model
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import dump_config, parse_config
@@ -142,3 +144,32 @@ def test_nothing_looks_ahead(config, train):
         before, after = (model(x, Context.dense(x)).detach() for x in (ids, altered))
     assert torch.equal(before[:, :20], after[:, :20])
     assert not torch.equal(before[:, 20:], after[:, 20:])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_tied_head_may_be_stored_but_not_differ(name, tmp_path):
+    """By the names that the family gives of its table and its head."""
+    family = seams.load("lmwright.model.families", name)
+    model = filled(ModelConfig.of_family(name, **{**SIZES, "tie_embeddings": True}))
+    save_model(model, tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(file)
+    assert family.HEAD not in tensors
+    for shift in (0.0, 1.0):
+        save_file({**tensors, family.HEAD: tensors[family.EMBEDDING] + shift}, file, {"format": "pt"})
+        if shift:
+            with pytest.raises(CheckpointError, match=r"tied.*" + family.EMBEDDING):
+                load_model(tmp_path / "m")
+        else:
+            load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("limit", [9000, 10**9])
+def test_weights_are_as_readable_as_the_other_files(mask, limit, tmp_path):
+    before = os.umask(mask)
+    try:
+        save_model(filled(ModelConfig.llama(**SIZES)), tmp_path / "m", max_shard_bytes=limit)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o666 & ~mask}

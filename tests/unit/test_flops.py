@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmwright.errors import ConfigError
+from lmwright.model import precision, square
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
@@ -113,6 +115,8 @@ def test_training_memory_by_part():
     short = flops.training_memory(GPT2, 4, 512).activations
     fused = flops.training_memory(GPT2, 4, 512, device="cuda").activations
     assert short - fused == 4 * 4 * 12 * 12 * (512**2 - 512)
+    lower = flops.training_memory(GPT2, 4, 512, square_limit=511).activations
+    assert lower == fused
     with pytest.raises(ConfigError, match="dtype"):
         flops.training_memory(GPT2, 4, 1024, "int8")
     with pytest.raises(ConfigError, match="batch"):
@@ -141,3 +145,9 @@ def test_activation_estimate_is_near_what_autograd_keeps(family, dtype):
     name = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[dtype]
     estimate = flops.training_memory(config, 3, 128, name).activations
     assert 0.95 < estimate / sum(kept.values()) < 1.05
+
+
+def test_what_counting_supposes_of_the_model_room_is_so():
+    """Counting is free of torch and may see the model's configuration only."""
+    assert {one.long: one.bytes for one in precision.PRECISIONS.values()} == flops.COMPUTE_BYTES
+    assert inspect.signature(flops.training_memory).parameters["square_limit"].default == square.LIMIT

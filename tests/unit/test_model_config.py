@@ -85,6 +85,10 @@ def test_presets_and_missing_sizes():
     assert ModelConfig.gpt2(**{**SIZES, "ffn_size": 128}) == ModelConfig.gpt2(
         **{name: value for name, value in SIZES.items() if name != "ffn_size"}
     )
+    sizes = {"vocab_size": 9, "num_layers": 1, "num_heads": 4, "max_positions": 8}
+    assert ModelConfig.llama(**sizes, hidden_size=384).ffn_size == 1024
+    assert ModelConfig.llama(**sizes, hidden_size=400).ffn_size == 1088
+    assert ModelConfig.gpt2(**sizes, hidden_size=384).ffn_size == 1536
     with pytest.raises(ConfigError, match="vocab_size"):
         ModelConfig.llama(hidden_size=8)
     with pytest.raises(ConfigError, match="hiden"):

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from lmwright import seams
 from lmwright.errors import CheckpointError, UnsupportedError
-from lmwright.model import weights
+from lmwright.model import precision, weights
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import CONFIG_NAME, dump_config, load_config
 from lmwright.model.language_model import LanguageModel
 from lmwright.runs import atomic_directory
 
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 MAX_SHARD_BYTES = 5_000_000_000
 
 
@@ -44,8 +43,7 @@ def load_model(
     the wrong shape or dtype (all named as in the file), UnsupportedError for what is not implemented.
     """
     directory = Path(directory)
-    if dtype not in DTYPES:
-        raise UnsupportedError(f"load_model: dtype {dtype}; allowed: {', '.join(map(str, DTYPES))}")
+    _storable(dtype, "load_model")
     config = load_config(directory)
     family = seams.load("lmwright.model.families", config.family)
     entries = _canonical(weights.list_tensors(directory), family, directory)
@@ -56,12 +54,12 @@ def load_model(
         )
     with torch.device("meta"):
         model = LanguageModel(config)
-    tied = _match(entries, _expected(model, family), config, directory)
+    tied = _match(entries, _expected(model, family), config, family.HEAD, directory)
     loaded: dict[str, Tensor] = {}
     for name, (entry, in_file) in entries.items():
         tensor = weights.read_tensor(entry, in_file)
         if name == tied:
-            _check_tie(tensor, entries, directory, in_file)
+            _check_tie(tensor, in_file, entries.get(family.EMBEDDING), directory)
             continue
         # One at a time, so that no more than one tensor is held twice.
         for ours, part in family.to_memory({name: tensor}, config).items():
@@ -100,13 +98,12 @@ def write_model(
     config = model.config
     own = next(model.parameters()).dtype
     dtype = own if dtype is None else dtype
-    if dtype not in DTYPES:
-        raise UnsupportedError(f"save_model: dtype {dtype}; allowed: {', '.join(map(str, DTYPES))}")
+    name = _storable(dtype, "save_model")
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tensors = seams.load("lmwright.model.families", config.family).to_file(state, config)
     stored = {name: tensor.to(device="cpu", dtype=dtype).contiguous() for name, tensor in tensors.items()}
     _write_weights(stored, directory, max_shard_bytes)
-    fields = {**dump_config(config), "dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]}
+    fields = {**dump_config(config), "dtype": name, "torch_dtype": name}
     _write_json(directory / CONFIG_NAME, fields)
     _write_json(
         directory / "generation_config.json",
@@ -114,6 +111,15 @@ def write_model(
     )
     if tokenizer is not None:
         tokenizer.save(directory)
+
+
+def _storable(dtype: torch.dtype, where: str) -> str:
+    """config.json's name of the dtype. UnsupportedError where models are not stored in it."""
+    found = precision.of_torch(dtype)
+    if found is None:
+        allowed = ", ".join(f"torch.{one.long}" for one in precision.PRECISIONS.values())
+        raise UnsupportedError(f"{where}: dtype {dtype}; allowed: {allowed}")
+    return found.long
 
 
 def _canonical(
@@ -143,12 +149,12 @@ def _match(
     entries: Mapping[str, tuple[weights.Entry, str]],
     expected: Mapping[str, tuple[int, ...]],
     config: ModelConfig,
+    head: str,
     directory: Path,
 ) -> str | None:
     """Raise CheckpointError unless the file holds what the config says; returns a spare tied head's name."""
     missing = [name for name in expected if name not in entries]
     unexpected = [in_file for name, (_, in_file) in entries.items() if name not in expected]
-    head = "lm_head.weight"
     tied = head if config.tie_embeddings and head in entries else None
     if tied is not None:
         unexpected.remove(entries[head][1])
@@ -176,24 +182,21 @@ def _match(
 
 def _check_tie(
     head: Tensor,
-    entries: Mapping[str, tuple[weights.Entry, str]],
-    directory: Path,
     in_file: str,
+    table: tuple[weights.Entry, str] | None,
+    directory: Path,
 ) -> None:
     """A tied model may store its head too, but then the same numbers."""
-    for name in ("model.embed_tokens.weight", "transformer.wte.weight"):
-        if name in entries:
-            entry, embedding = entries[name]
-            if not torch.equal(head, weights.read_tensor(entry, embedding)):
-                raise CheckpointError(
-                    f"{directory}: config.json says that the head is tied to the embeddings, but {in_file!r} and "
-                    f"{embedding!r} differ; set tie_word_embeddings to false if the head is its own"
-                )
+    assert table is not None, "the family's EMBEDDING is no tensor of its files"
+    entry, embedding = table
+    if not torch.equal(head, weights.read_tensor(entry, embedding)):
+        raise CheckpointError(
+            f"{directory}: config.json says that the head is tied to the embeddings, but {in_file!r} and "
+            f"{embedding!r} differ; set tie_word_embeddings to false if the head is its own"
+        )
 
 
 def _write_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes: int) -> None:
-    from safetensors.torch import save_file
-
     shards: list[dict[str, Tensor]] = [{}]
     held = 0
     for name, tensor in tensors.items():
@@ -202,18 +205,26 @@ def _write_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes:
             held = 0
         shards[-1][name] = tensor
         held += tensor.nbytes
-    metadata = {"format": "pt"}  # transformers refuses a file without it
     if len(shards) == 1:
-        save_file(shards[0], str(directory / weights.SINGLE_NAME), metadata)
+        _write_tensors(shards[0], directory / weights.SINGLE_NAME)
         return
     mapping = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, str(directory / file), metadata)
+        _write_tensors(shard, directory / file)
         mapping.update(dict.fromkeys(shard, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
     _write_json(directory / weights.INDEX_NAME, index)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # what the umask gives; safetensors would make it readable to the owner alone
+    save_file(tensors, str(path), {"format": "pt"})  # transformers refuses a file without this
+    path.chmod(mode)
 
 
 def _write_json(path: Path, value: object) -> None:

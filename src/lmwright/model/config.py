@@ -29,8 +29,6 @@ LIMITS = {
     "ffn_size": 2**20,
     "max_positions": 2**25,
 }
-# Up to this length, training on a CPU keeps the [T, T] attention probabilities (see model.square).
-SQUARE_LIMIT = 512
 CHOICES = {
     "position": ("rope", "learned"),
     "norm": ("rmsnorm", "layernorm"),
@@ -167,8 +165,14 @@ class ModelConfig:
 
     @classmethod
     def of_family(cls, family: str, **values: Any) -> ModelConfig:
-        """A config with the family's usual parts; `values` go over them. ConfigError on unknown fields."""
+        """A config with the family's usual parts; `values` go over them. ConfigError on unknown fields.
+
+        ffn_size may be left out; see `usual_ffn_size`.
+        """
         chosen = {"family": family, **seams.load("lmwright.model.families", family).defaults(), **values}
+        width = chosen.get("hidden_size")
+        if isinstance(width, int):
+            chosen.setdefault("ffn_size", usual_ffn_size(width, chosen.get("ffn", cls.ffn)))
         unknown = sorted(set(chosen) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"model: unknown field {unknown[0]!r}")
@@ -185,9 +189,12 @@ class ModelConfig:
     @classmethod
     def gpt2(cls, **values: Any) -> ModelConfig:
         """Learned positions, LayerNorm, tanh-GELU, biases, tied head."""
-        if "ffn_size" not in values and isinstance(values.get("hidden_size"), int):
-            values["ffn_size"] = 4 * values["hidden_size"]
         return cls.of_family("gpt2", **values)
+
+
+def usual_ffn_size(hidden_size: int, ffn: str) -> int:
+    """4 D for two matrices; for SwiGLU's three 8/3 D, of equal size, rounded up to a multiple of 64."""
+    return -(-8 * hidden_size // (3 * 64)) * 64 if ffn == "swiglu" else 4 * hidden_size
 
 
 def _whole(where: str, name: str, value: object, limit: int, *, least: int = 1) -> None:

@@ -19,12 +19,12 @@ from torch import Tensor
 from lmwright.errors import RequestError, UnsupportedError
 from lmwright.model import exact as exact_math
 from lmwright.model import square
-from lmwright.model.config import SQUARE_LIMIT
+from lmwright.model.precision import PRECISIONS
 from lmwright.model.state import KVState
 
 Value = TypeVar("Value")
 Mask = Literal["causal", "bidirectional"]
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DTYPES = (*(one.torch_dtype for one in PRECISIONS.values()), torch.float64)
 
 
 class Context:
@@ -190,7 +190,7 @@ class Context:
     def _keeps_square(self, q_BTHK: Tensor) -> bool:
         """Whether this is a short training call on the CPU (see model.square)."""
         trains = torch.is_grad_enabled() and q_BTHK.requires_grad and self.state is None
-        return trains and q_BTHK.device.type == "cpu" and q_BTHK.shape[1] <= SQUARE_LIMIT
+        return trains and q_BTHK.device.type == "cpu" and q_BTHK.shape[1] <= square.LIMIT
 
     def _bias(self) -> Tensor:
         """[1 or B, T, T]: 0 where a query may see a key, -inf elsewhere, in the compute dtype."""

@@ -4,7 +4,7 @@ softmax(q k^T / sqrt(K) + bias) v and its gradient, written as plain batched pro
 eq. 1; dS = P * (dP - rowsum(dP * P))). torch's fused CPU kernel recomputes the probabilities in its backward
 pass without the processor's matrix units: on an AMX machine, bf16, 16 x 256 tokens and 6 heads of 64, forward
 and backward take 43 ms there and 15 ms here. The price is B H T S numbers a layer, so it serves short
-sequences only (`SQUARE_LIMIT`). Queries of one group are laid side by side, so keys are never copied.
+sequences only (`LIMIT`). Queries of one group are laid side by side, so keys are never copied.
 In bf16 the scores are rounded to bf16 before the softmax, which itself runs in fp32.
 """
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+LIMIT = 512  # tokens; up to this length the probabilities are kept
 
 
 def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, bias_BTS: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """safetensors files of a model directory, read with nothing trusted.
 
 The header of each file is checked before a byte of data is touched: its size, the JSON, types, shapes that
-agree with byte ranges, ranges that tile the data without hole or overlap, and the file's length. An index
-may name only regular files that lie in the directory itself. Formats that can run code when opened (.bin,
-.pt, .pth: pickles) are refused with the remedy. Knows nothing of models.
+agree with byte ranges, ranges that tile the data without hole or overlap, and the file's length. An index may
+name only files that lie in the directory itself; a link must stay in it, or in the folder of the one model where
+the directory is a snapshot of the Hugging Face cache (snapshots/REV/FILE -> blobs/HASH). Formats that can run
+code when opened (.bin, .pt, .pth: pickles) are refused with the remedy. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmwright.errors import CheckpointError
 from lmwright.model import files
+from lmwright.model.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +29,7 @@ WIDTHS = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
-WEIGHT_DTYPES = ("F32", "BF16", "F16")
+WEIGHT_DTYPES = tuple(precision.stored for precision in PRECISIONS.values())
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -51,6 +53,7 @@ def list_tensors(directory: Path) -> dict[str, Entry]:
         return _list_shards(directory, index)
     if not single.exists():
         raise CheckpointError(_explain_absence(directory))
+    _check_link(directory, single, str(single))
     return read_header(single)
 
 
@@ -161,12 +164,24 @@ def _shard_path(directory: Path, file: object, where: str) -> Path:
             "the directory itself"
         )
     path = directory / file
-    if path.is_symlink():
-        raise CheckpointError(
-            f"{where}: file {file[:80]!r} is a symbolic link, which an index may not name; copy the directory "
-            "with its links followed (cp -rL)"
-        )
+    _check_link(directory, path, f"{where}: file {file[:80]!r}")
     return path
+
+
+def _check_link(directory: Path, path: Path, where: str) -> None:
+    """CheckpointError where the file is a link that leads out of the directory or the cached model's folder."""
+    if not path.is_symlink():
+        return
+    try:
+        home, target = directory.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+        raise CheckpointError(f"{where}: is a symbolic link that leads nowhere ({error})") from None
+    cached = home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--")
+    if not target.is_relative_to(home.parent.parent if cached else home):
+        raise CheckpointError(
+            f"{where}: is a symbolic link that leads out of the directory; copy the directory with its links "
+            "followed (cp -rL)"
+        )
 
 
 def _explain_absence(directory: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmwright.errors import ConfigError
-from lmwright.model.config import SQUARE_LIMIT, ModelConfig
+from lmwright.model.config import ModelConfig
 
 Convention = Literal["kaplan", "chinchilla"]
 COMPUTE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -114,7 +114,13 @@ def six_nd(config: ModelConfig, tokens: float, convention: Convention) -> float:
 
 
 def training_memory(
-    config: ModelConfig, batch: int, length: int, dtype: str = "float32", *, device: str = "cpu"
+    config: ModelConfig,
+    batch: int,
+    length: int,
+    dtype: str = "float32",
+    *,
+    device: str = "cpu",
+    square_limit: int = 512,
 ) -> TrainingMemory:
     """Bytes of one training step with AdamW and fp32 masters, for B sequences of T tokens; an estimate.
 
@@ -125,7 +131,7 @@ def training_memory(
     optimizer   8 P (two moments)
     activations B T L (8 D + c (2 D + 2 H K + 2 G K + f F)), f = 2 (gelu) or 4 (swiglu): the norms' inputs in
                 fp32, and in the compute dtype the inputs of each product and activation
-                + c B L H T^2, the attention probabilities, on a CPU up to T = SQUARE_LIMIT (see model.square);
+                + c B L H T^2, the attention probabilities, on a CPU up to T = square_limit (model.square.LIMIT);
                 else + 4 B T L H, the fused kernel's log-sums
     logits      B T V (c + 4 + 4): the logits, their fp32 copy and its gradient
     """
@@ -139,7 +145,7 @@ def training_memory(
     groups = config.kv_heads * config.dim_per_head
     inner = (4 if config.ffn == "swiglu" else 2) * config.ffn_size
     row = 8 * config.hidden_size + size * (2 * config.hidden_size + 2 * heads + 2 * groups + inner)
-    square = size * length if device == "cpu" and length <= SQUARE_LIMIT else 4
+    square = size * length if device == "cpu" and length <= square_limit else 4
     activations = tokens * config.num_layers * (row + square * config.num_heads)
     casts = 0
     if size != 4:

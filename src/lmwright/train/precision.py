@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 
 from lmwright.errors import ConfigError
+from lmwright.model.precision import PRECISIONS
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {name: PRECISIONS[name].torch_dtype for name in ("fp32", "bf16")}
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

@@ -2,6 +2,7 @@
 
 A file defines, without importing torch at module level:
     MODEL_TYPE, ARCHITECTURE      the two names that transformers looks for in config.json
+    EMBEDDING, HEAD               the names in its files of the token table and of the output matrix
     defaults() -> dict            the ModelConfig fields that the family fixes or usually has
     check(config)                 raises ConfigError where the family cannot express the config
     from_hf(fields, where)        config.json -> ModelConfig; refuses what it does not implement

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "gpt2"
 ARCHITECTURE = "GPT2LMHeadModel"
+EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 _BUFFER = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")
 # file name -> our name; "*" stands for the layer's number
 _LAYER = {
@@ -34,11 +35,11 @@ _LAYER = {
     "mlp.c_proj.bias": "mlp.down_proj.bias",
 }
 _TOP = {
-    "transformer.wte.weight": "model.embed_tokens.weight",
+    EMBEDDING: "model.embed_tokens.weight",
     "transformer.wpe.weight": "model.embed_positions.weight",
     "transformer.ln_f.weight": "model.norm.weight",
     "transformer.ln_f.bias": "model.norm.bias",
-    "lm_head.weight": "lm_head.weight",
+    HEAD: "lm_head.weight",
 }
 _CONV1D = ("attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 

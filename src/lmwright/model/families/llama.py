@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "llama"
 ARCHITECTURE = "LlamaForCausalLM"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Buffers that older writers stored; they follow from the config.
 _BUFFER = re.compile(r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
