@@ -8,6 +8,7 @@ print(model.generate("def read(", max_new_tokens=40, temperature=0.8))
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -40,9 +41,10 @@ def load(path: Path | str, *, device: str = "cpu", precision: Precision = "fp32"
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    directory = _path("path", path)
     from lmwright.recipes.opening import open_model
 
-    return Model(open_model(path, device=device), precision)
+    return Model(open_model(directory, device=device), precision)
 
 
 class Model:
@@ -172,6 +174,8 @@ class Model:
         from lmwright.model.context import Context
         from lmwright.train.precision import DTYPES
 
+        if not isinstance(prompt, Sequence) or (len(prompt) and not _is_single(prompt)):
+            raise RequestError(f"logits: prompt = {repr(prompt)[:80]}: must be one text, or one list of token ids")
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
         vocab, longest = self.config.vocab_size, self.config.max_positions
         if not 0 < len(ids) <= longest:
@@ -215,11 +219,11 @@ class Model:
         Raises ConfigError if the directory holds something, unless it is an older export and force is True.
         """
         from lmwright.recipes import export
-        from lmwright.runs import refuse_existing
+        from lmwright.runs import EXPORT, refuse_existing
 
-        out = Path(directory)
+        out = _path("directory", directory)
         export.refuse_overlap(self.path, self.path, out)
-        refuse_existing(out, export.EXPORT, force=force)
+        refuse_existing(out, EXPORT, force=force)
         export.write(self._opened, out, verify=False, dtype=dtype, force=force)
 
     def _generator(self, cached: bool, exact: bool | None) -> Generator:
@@ -238,6 +242,13 @@ class Model:
     def _requests(self, prompts: Sequence[Any], params: SamplingParams) -> list[Request]:
         encoded = [self.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
         return [Request(prompt_ids=ids, params=params) for ids in encoded]
+
+
+def _path(name: str, value: object) -> Path:
+    """Return a path argument. Raises ConfigError for what is none."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ConfigError(f"{name} = {value!r}: must be the path of a directory, a text or a pathlib.Path")
+    return Path(value)
 
 
 def _is_single(prompt: Any) -> bool:

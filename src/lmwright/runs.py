@@ -17,7 +17,9 @@ nothing of what the files mean.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -25,7 +27,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,7 @@ from lmwright.errors import CheckpointError, ConfigError, DataError
 
 MANIFEST = "MANIFEST.json"
 PARTIAL = ".partial-"
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENAMETOOLONG}
 # What a run directory may hold. Nothing else is ever removed, and no run is begun beside anything else.
 RUN_FILES = {
     *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest"),
@@ -49,7 +52,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; a reader sees the old file or the new one, never a part."""
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
-        with open(partial, "wb") as file:
+        with _storage_errors(path), open(partial, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -80,61 +83,119 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def atomic_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_directory(final: Path, kind: Kind, *, force: bool = False) -> Iterator[Path]:
     """Yield a new directory beside `final`; when the block ends well it becomes `final`, complete and synced.
 
-    A manifest is written last. If the block raises, nothing is left. Raises ConfigError if `final` exists, is
-    not empty and force is False; with force the old directory is removed only after the new one is complete.
-    What may be replaced at all is the caller's to check, with `refuse_existing`.
+    A manifest is written last. If the block raises, nothing is left. Raises ConfigError if `final` may not be
+    made or replaced (see `refuse_existing`), at the start or, should it have appeared meanwhile, at the end;
+    DataError if the disk refuses. With force the old directory goes only once the new one is complete.
     """
     final = Path(os.path.abspath(final))
     if final == Path.cwd():
         raise ConfigError(f"{final}: is the current directory, which is not to be replaced; name one below it")
-    if final.exists() and not force and not (final.is_dir() and not any(final.iterdir())):
-        raise ConfigError(f"{final}: already exists; choose another place, or replace it with --force")
-    if final.exists() and not final.is_dir():
-        raise ConfigError(f"{final}: is a file, and a directory is to be written there; choose another place")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f"{PARTIAL}{os.getpid()}-{final.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    refuse_existing(final, kind, force=force)
+    with _storage_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        recover(final.parent, final.name)
+        partial = final.with_name(f"{PARTIAL}{os.getpid()}-{final.name}")
+        partial.mkdir()
     try:
-        yield partial
-        write_manifest(partial)
-        fsync_tree(partial)
+        with _storage_errors(final):
+            yield partial
+            write_manifest(partial)
+            fsync_tree(partial)
+        refuse_existing(final, kind, force=force)
         _swap(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _swap(partial: Path, final: Path) -> None:
+    """Put `partial` in the place of `final`; a kill in between is mended by `recover`."""
     old = final.with_name(f"{PARTIAL}{os.getpid()}-old-{final.name}")
-    if final.exists():
+    if final.is_dir() and any(final.iterdir()):
         os.replace(final, old)
-    os.replace(partial, final)
+    os.rename(partial, final)  # fails, and loses nothing, if someone filled `final` this very moment
     _sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(directory: Path, name: str = "") -> None:
+    """Clear away what killed processes left half-made in `directory`; put back what one was about to replace.
+
+    name: only what belongs to the entry of this name.
+    """
+    for path in directory.glob(f"{PARTIAL}*{glob.escape(name)}"):
+        parts = re.fullmatch(re.escape(PARTIAL) + r"(\d+)-(old-)?(.+)", path.name)
+        if parts is None or _alive(int(parts[1])) or (name and parts[3] != name):
+            continue
+        if parts[2] and not os.path.lexists(directory / parts[3]):
+            os.replace(path, directory / parts[3])
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _storage_errors(place: Path) -> Iterator[None]:
+    """Turn a full or failing disk into one line that names what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise DataError(
+            f"{place}: cannot be written ({error.strerror}); make room or choose another place; what was there "
+            "before is untouched"
+        ) from None
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of directory that lmwright writes, and so may replace.
 
-    name: 'a corpus', for messages. entries: a pattern that the name of each of its entries matches. mark: the
-    entry that shows that lmwright wrote it. beside: names that may be there before it is made, and outlive it.
+    name: 'a corpus', for messages. entries: a pattern that the name of each of its entries matches. marks: entries
+    that show that lmwright wrote it. beside: names that may be there before it is made, and outlive it. inside:
+    kinds of the directories in it.
     """
 
     name: str
     entries: str
-    mark: str = MANIFEST
+    marks: tuple[str, ...]
     beside: frozenset[str] = frozenset()
+    inside: Mapping[str, Kind] = field(default_factory=dict)
 
 
+TOKENIZER = Kind("a tokenizer", r"(tokenizer(_config)?|MANIFEST)\.json", ("tokenizer.json", MANIFEST))
+CORPUS = Kind(
+    "a built corpus",
+    r"(train|validation)-\d{5,}\.(lmw|docs\.jsonl)|(corpus|MANIFEST|tokenizer(_config)?)\.json|rejects\.jsonl",
+    ("corpus.json", MANIFEST),
+)
+EXPORT = Kind(
+    "an export",
+    r"model[\w.-]*\.safetensors(\.index\.json)?|"
+    r"((generation_|tokenizer_)?config|tokenizer|verification|MANIFEST)\.json",
+    ("config.json", MANIFEST),
+)
+CHECKPOINT = Kind("a checkpoint", EXPORT.entries + "|state", ())  # a damaged one may lack any mark
 RUN = Kind(
     "a run",
     "|".join(re.escape(name) for name in sorted(RUN_FILES)),
-    mark="env.json",
-    beside=frozenset({"LOCK", "corpus"}),
+    ("env.json",),
+    beside=frozenset({"LOCK", "QUICKSTART_LOCK", "corpus"}),
+    inside={"model": EXPORT, "checkpoints": Kind("a run's checkpoints", r"step-\d+", ())},
 )
 
 
@@ -144,18 +205,21 @@ def refuse_existing(path: Path, kind: Kind, *, force: bool) -> None:
     It may where nothing is, and with force in place of an older one of the same kind; never in place of anything
     else, which may be someone's work.
     """
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():
         raise ConfigError(f"{path}: is a file, and {kind.name} is to be made there; choose another place")
-    found = {entry.name for entry in path.iterdir()} - kind.beside if path.is_dir() else set()
+    entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    found = {name for name in entries - kind.beside if not name.startswith(PARTIAL)}
     if foreign := sorted(name for name in found if not re.fullmatch(kind.entries, name)):
         raise ConfigError(f"{path}: holds {foreign[0]}, which is no part of {kind.name}; choose another place")
-    if found and kind.mark not in found:
+    if found and (missing := [mark for mark in kind.marks if mark not in found]):
         raise ConfigError(
-            f"{path}: holds {min(found)} but no {kind.mark}, so it is not {kind.name} that lmwright wrote; choose "
-            "another place"
+            f"{path}: holds {min(found)} but no {missing[0]}, so it is not {kind.name} that lmwright wrote; "
+            "choose another place"
         )
     if found and not force:
         raise ConfigError(f"{path}: already holds {kind.name}; choose another place, or replace it with --force")
+    for name in found & set(kind.inside):
+        refuse_existing(path / name, kind.inside[name], force=force)
 
 
 def write_manifest(directory: Path) -> None:
@@ -215,6 +279,27 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def hold(path: Path) -> IO[str]:
+    """Lock the file `path` until the returned file is closed or the process ends.
+
+    Raises ConfigError that names the process that holds it.
+    """
+    file = open(path, "a+")  # noqa: SIM115 - held by the caller
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise ConfigError(
+            f"{path.parent}: another process ({holder}) is writing here; wait for it or choose another place"
+        ) from None
+    file.truncate(0)
+    file.write(f"pid {os.getpid()}\n")
+    file.flush()
+    return file
+
+
 class RunDirectory:
     """The directory of one run, opened by at most one writer at a time."""
 
@@ -269,20 +354,8 @@ class RunDirectory:
 
     def lock(self) -> None:
         """Become the run's only writer; the lock goes with the process. Raises ConfigError if it is taken."""
-        file = open(self.path / "LOCK", "a+")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
-            raise ConfigError(
-                f"{self.path}: another process ({holder}) is writing here; wait for it or choose another place"
-            ) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}\n")
-        file.flush()
-        self._lock = file
+        self._lock = hold(self.path / "LOCK")
+        recover(self.path)
 
     def close(self) -> None:
         """Release the lock and close the metrics."""
@@ -299,17 +372,22 @@ class RunDirectory:
         self._metrics.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the records of metrics.jsonl; a last line cut off by a crash is left out."""
+        """Return the records of metrics.jsonl; a last line cut off by a crash is left out.
+
+        Raises DataError, with path:line, for a line that is no record (an object with kind and step).
+        """
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        lines = self.metrics_path.read_bytes().splitlines()
         records = []
         for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                if number < len(lines):
-                    raise DataError(f"{self.metrics_path}:{number}: is not valid JSON") from None
+            record = None
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
+            elif record is not None or number < len(lines):
+                raise DataError(f"{self.metrics_path}:{number}: is no record of a run; restore or remove it")
         return records
 
     def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:

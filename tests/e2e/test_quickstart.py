@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -39,9 +41,13 @@ def command(corpus: Path, out: Path, *more: str) -> list[str]:
     return ["quickstart", "--corpus", str(corpus), "--out", str(out), *sizes, *more]
 
 
+def contents(run: Path) -> list[tuple[str, int]]:
+    return sorted((path.name, path.stat().st_mtime_ns) for path in run.iterdir() if "LOCK" not in path.name)
+
+
 def test_every_promised_file_is_there(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names - {"LOCK"} == {"corpus", *runs.RUN_FILES}
+    assert names - {"LOCK", "QUICKSTART_LOCK"} == {"corpus", *runs.RUN_FILES}
 
 
 def test_the_summary_can_be_recomputed(run: Path) -> None:
@@ -89,10 +95,10 @@ def test_the_same_command_again_redoes_no_training(run: Path, corpus: Path, caps
 
 @pytest.mark.parametrize("more", [["--seed", "1"], ["--vocab-size", "600"], ["--steps", "13"]])
 def test_other_settings_are_refused_without_force(run: Path, corpus: Path, capsys, more: list[str]) -> None:
-    before = sorted((path.name, path.stat().st_mtime_ns) for path in run.iterdir())
+    before = contents(run)
     assert cli.run(command(corpus, run, *more)) == 2
     assert "--force" in capsys.readouterr().err
-    assert sorted((path.name, path.stat().st_mtime_ns) for path in run.iterdir()) == before
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,28 @@ def test_nonsense_is_one_line_and_leaves_nothing(corpus: Path, tmp_path: Path, c
     assert said in error
     assert error.count("\n") == 1
     assert not (out / "config.json").exists()
+
+
+def test_a_killed_build_is_no_obstacle(corpus: Path, tmp_path: Path, capsys) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    (tmp_path / f"{runs.PARTIAL}{int(dead.stdout)}-corpus").mkdir()
+    runs.RunDirectory.create(tmp_path, config={}).close()
+    (tmp_path / "config.json").unlink()  # killed before its plan was written
+    assert (
+        cli.run(
+            ["quickstart", "--corpus", str(corpus), "--out", str(tmp_path), "--vocab-size", "300", "--steps", "1"]
+        )
+        == 0
+    )
+    assert not list(tmp_path.glob(f"{runs.PARTIAL}*"))
+
+
+def test_the_run_of_another_corpus_is_not_taken_over(run: Path, corpus: Path, tmp_path: Path, capsys) -> None:
+    with runs.RunDirectory.create(tmp_path, config={"data": {"corpus": str(run / "corpus")}}):
+        pass
+    assert cli.run(command(corpus, tmp_path)) == 2
+    assert "no quickstart began" in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_a_directory_with_other_files_is_left_alone(corpus: Path, tmp_path: Path, capsys) -> None:

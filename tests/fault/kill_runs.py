@@ -66,6 +66,7 @@ class Killer:
         """Put the events into this process."""
         os.fsync = self.before(os.fsync)
         os.replace = self.before(os.replace)
+        os.rename = self.before(os.rename)
         shutil.rmtree = self.before(shutil.rmtree)
         safetensors.torch.save_file = self.before(safetensors.torch.save_file)
         AdamW.step = self.before(AdamW.step)  # type: ignore[method-assign]

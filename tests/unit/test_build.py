@@ -329,7 +329,7 @@ def test_a_full_disk_leaves_nothing_behind_and_the_old_corpus_whole(source, tmp_
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ShardWriter, "_write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match="No space left"):
         build_corpus(source, small_tokenizer(301), out, force=True)
     assert list(tmp_path.iterdir()) == [out]
     assert Corpus.open(out, verify=True).split("train").vocab_size == 300

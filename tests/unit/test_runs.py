@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lmwright import runs
 from lmwright.errors import CheckpointError, ConfigError, DataError
-from lmwright.runs import RunDirectory
+from lmwright.runs import Kind, RunDirectory
+
+THING = Kind("a thing", r"mine|new|sub|x|weights|MANIFEST\.json", ("MANIFEST.json",))
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -24,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
 
 def test_an_atomic_directory_appears_whole(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "out"
-    with runs.atomic_directory(final) as partial:
+    with runs.atomic_directory(final, THING) as partial:
         (partial / "sub").mkdir()
         (partial / "sub" / "x").write_text("x")
         assert not final.exists()
@@ -34,7 +40,7 @@ def test_an_atomic_directory_appears_whole(tmp_path: Path) -> None:
 
 def test_an_atomic_directory_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def write_and_fail() -> None:
-        with runs.atomic_directory(tmp_path / "out") as partial:
+        with runs.atomic_directory(tmp_path / "out", THING) as partial:
             (partial / "x").write_text("x")
             raise RuntimeError
 
@@ -45,21 +51,77 @@ def test_an_atomic_directory_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_was_there_is_kept_unless_forced(tmp_path: Path) -> None:
     final = tmp_path / "out"
-    final.mkdir()
-    (final / "mine").write_text("precious")
-    with pytest.raises(ConfigError, match="--force"), runs.atomic_directory(final):
+    with runs.atomic_directory(final, THING) as partial:
+        (partial / "mine").write_text("precious")
+    with pytest.raises(ConfigError, match="--force"), runs.atomic_directory(final, THING):
         pass
-    with pytest.raises(RuntimeError), runs.atomic_directory(final, force=True):
+    with pytest.raises(RuntimeError), runs.atomic_directory(final, THING, force=True):
         raise RuntimeError
     assert (final / "mine").read_text() == "precious"
-    with runs.atomic_directory(final, force=True) as partial:
+    with runs.atomic_directory(final, THING, force=True) as partial:
         (partial / "new").write_text("new")
     assert sorted(path.name for path in final.iterdir()) == [runs.MANIFEST, "new"]
 
 
+def test_force_does_not_replace_another_kind(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    with runs.atomic_directory(final, THING) as partial:
+        (partial / "mine").write_text("precious")
+    with (
+        pytest.raises(ConfigError, match="no part of a tokenizer"),
+        runs.atomic_directory(final, runs.TOKENIZER, force=True),
+    ):
+        pass
+    assert (final / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_appears_meanwhile_is_kept(tmp_path: Path, force: bool) -> None:
+    final = tmp_path / "out"
+
+    def write() -> None:
+        with runs.atomic_directory(final, THING, force=force) as partial:
+            (partial / "new").write_text("new")
+            final.mkdir()
+            (final / "thesis.tex").write_text("precious")
+
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (final / "thesis.tex").read_text() == "precious"
+
+
+def test_what_a_killed_process_left_is_cleared_and_put_back(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    pid = int(dead.stdout)
+    (tmp_path / f"{runs.PARTIAL}{pid}-corpus").mkdir()
+    (tmp_path / f"{runs.PARTIAL}{pid}-latest").write_text("half")
+    (tmp_path / f"{runs.PARTIAL}{pid}-old-model").mkdir()
+    (tmp_path / f"{runs.PARTIAL}{pid}-old-model" / "weights").write_text("whole")
+    (tmp_path / f"{runs.PARTIAL}{os.getpid()}-mine").mkdir()
+    (tmp_path / ".partial-payment.txt").write_text("a file of the user's")
+    runs.recover(tmp_path)
+    assert (tmp_path / "model" / "weights").read_text() == "whole"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model",
+        f"{runs.PARTIAL}{os.getpid()}-mine",
+        ".partial-payment.txt",
+    }
+
+
+def test_a_full_disk_is_one_line_that_names_the_place(tmp_path: Path) -> None:
+    def write() -> None:
+        with runs.atomic_directory(tmp_path / "out", THING):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match=r"out: cannot be written \(No space left on device\)"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_force_does_not_replace_a_file_by_a_directory(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ConfigError, match="is a file"), runs.atomic_directory(tmp_path / "out", force=True):
+    with pytest.raises(ConfigError, match="is a file"), runs.atomic_directory(tmp_path / "out", THING, force=True):
         pass
     assert (tmp_path / "out").read_text() == "a file"
 
@@ -67,7 +129,7 @@ def test_force_does_not_replace_a_file_by_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "no manifest", "shape"])
 def test_damage_is_found_and_named(tmp_path: Path, damage: str) -> None:
     final = tmp_path / "out"
-    with runs.atomic_directory(final) as partial:
+    with runs.atomic_directory(final, THING) as partial:
         (partial / "weights").write_bytes(bytes(range(200)))
     path = final / "weights"
     named = "weights"
@@ -104,9 +166,10 @@ def test_a_line_cut_off_by_a_crash_is_left_out_but_damage_is_named(tmp_path: Pat
         pass
     run.metrics_path.write_text('{"step": 1}\n{"st')
     assert run.metrics() == [{"step": 1}]
-    run.metrics_path.write_text('{"st\n{"step": 1}\n')
-    with pytest.raises(DataError, match=r"metrics\.jsonl:1"):
-        run.metrics()
+    for line in (b'{"st', b'{"a": 1}', b"[1]", b"\xff", b"[" * 100_000):
+        run.metrics_path.write_bytes(line + b'\n{"step": 1}\n')
+        with pytest.raises(DataError, match=r"metrics\.jsonl:1"):
+            run.metrics()
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -138,7 +201,7 @@ def test_files_named_like_a_run_s_are_not_taken_for_one(tmp_path: Path, force: b
 
 def test_the_current_directory_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="current directory"), runs.atomic_directory(Path(".")):
+    with pytest.raises(ConfigError, match="current directory"), runs.atomic_directory(Path("."), THING):
         pass
     assert tmp_path.is_dir()
 

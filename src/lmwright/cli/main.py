@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 import click
 
@@ -63,9 +65,16 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _stop)
     line = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in line
     sys.exit(run([word for word in line if word != "--debug"], debug=debug))
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    """End as after an exception, so that what is half-written is cleared away; training saves itself first."""
+    click.echo("lmwright: stopped by SIGTERM; what was complete before is untouched", err=True)
+    sys.exit(128 + signum)
 
 
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:

@@ -33,7 +33,7 @@ from lmwright.data.facts import FORMAT, CorpusFacts, References, SplitFacts
 from lmwright.data.shards import DOCUMENTS_SUFFIX, MAX_SHARD_TOKENS, REBUILD, Shard, ShardWriter
 from lmwright.data.split import TokenSplit, encode_documents, end_of_text
 from lmwright.errors import CheckpointError, ConfigError, DataError
-from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing, verify_manifest
+from lmwright.runs import CORPUS, atomic_directory, atomic_write_json, read_json, refuse_existing, verify_manifest
 from lmwright.text.tokenizer import Tokenizer
 
 FACTS_FILE = "corpus.json"
@@ -42,10 +42,6 @@ SUFFIX = ".lmw"
 VALIDATION_FRACTION = 0.02
 SMALLEST_PIECE = 64
 PIECES = 256
-CORPUS = Kind(
-    "a built corpus",
-    r"(train|validation)-\d{5,}\.(lmw|docs\.jsonl)|(corpus|MANIFEST|tokenizer(_config)?)\.json|rejects\.jsonl",
-)
 SplitName = Literal["train", "validation"]
 
 
@@ -74,7 +70,7 @@ def build_corpus(
     end_of_text(tokenizer)
     listing = list_corpus(spec, exclude=(out, *exclude))
     job = _Job(listing, tokenizer, validation_fraction, strict, progress, limits or Limits(), max_shard_tokens)
-    with atomic_directory(out, force=force) as directory:
+    with atomic_directory(out, CORPUS, force=force) as directory:
         facts = _write(directory, job, _Rule(validation_fraction))
         if facts is None:
             for path in directory.iterdir():

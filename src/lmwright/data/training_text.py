@@ -7,10 +7,8 @@ from pathlib import Path
 
 from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.documents import Limits, Reject
-from lmwright.runs import Kind, atomic_directory, refuse_existing
+from lmwright.runs import TOKENIZER, atomic_directory, refuse_existing
 from lmwright.text.tokenizer import Tokenizer, train_bpe
-
-TOKENIZER = Kind("a tokenizer", r"(tokenizer(_config)?|MANIFEST)\.json")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def train_tokenizer(
     documents = read_corpus(
         listing, strict=strict, rejects=reject, limits=limits, progress="tokenizer" if progress else None
     )
-    with atomic_directory(out, force=force) as directory:
-        tokenizer = train_bpe((document.text for document in documents), vocab_size)
+    with atomic_directory(out, TOKENIZER, force=force) as directory:
+        tokenizer = train_bpe((document.text for document in documents), vocab_size, name=str(spec))
         tokenizer.save(directory)
     return Trained(tokenizer, count, found[0] if found else None)

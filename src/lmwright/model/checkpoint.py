@@ -22,7 +22,7 @@ from lmwright.model import precision, weights
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import CONFIG_NAME, dump_config, load_config
 from lmwright.model.language_model import LanguageModel
-from lmwright.runs import atomic_directory
+from lmwright.runs import EXPORT, atomic_directory
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -82,7 +82,7 @@ def save_model(
     dtype: what to store weights as; None keeps the parameters' own. Raises ConfigError where the directory
     holds something and force is False.
     """
-    with atomic_directory(Path(directory), force=force) as partial:
+    with atomic_directory(Path(directory), EXPORT, force=force) as partial:
         write_model(model, partial, tokenizer, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 

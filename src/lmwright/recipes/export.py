@@ -14,14 +14,10 @@ from typing import Any, Literal
 
 from lmwright.errors import ConfigError
 from lmwright.recipes.opening import GENERATION_NAME, Opened, find_model, open_model
-from lmwright.runs import Kind, atomic_directory, atomic_write_json, read_json, refuse_existing
+from lmwright.runs import EXPORT, atomic_directory, atomic_write_json, read_json, refuse_existing
 
 VERIFICATION_NAME = "verification.json"
 Stored = Literal["fp32", "bf16"]
-EXPORT = Kind(
-    "an export",
-    r"model[\w.-]*\.safetensors(\.index\.json)?|((generation_|tokenizer_)?config|tokenizer|verification|MANIFEST)\.json",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ def write(opened: Opened, out: Path, *, verify: bool, dtype: Stored, force: bool
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
     verdict = None
-    with atomic_directory(out, force=force) as partial:
+    with atomic_directory(out, EXPORT, force=force) as partial:
         write_model(opened.network, partial, opened.tokenizer, dtype=DTYPES[dtype])
         _keep_ends_of_text(opened, partial)
         if verify:

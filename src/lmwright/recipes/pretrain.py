@@ -7,17 +7,18 @@ from its own config.json, and goes on from the newest sound checkpoint.
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmwright import seeds
-from lmwright.config import convert
 from lmwright.data.build import Corpus
 from lmwright.data.pack import PackPlan, plan_blocks, plan_documents
 from lmwright.errors import CheckpointError, DataError
-from lmwright.recipes.pretrain_config import PretrainConfig, resolve
+from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
 from lmwright.train import checkpoint
 from lmwright.train.checkpoint import State
@@ -38,14 +39,18 @@ class Planned:
     figures: dict[str, Any]
 
 
-def plan_run(settings: Mapping[str, Any], where: str) -> Planned:
-    """Resolve, check and measure a run; writes nothing. Raises ConfigError or DataError for what cannot work."""
+def plan_run(settings: Mapping[str, Any], where: str, *, measured: Measured | None = None) -> Planned:
+    """Resolve, check and measure a run; writes nothing. Raises ConfigError or DataError for what cannot work.
+
+    measured: of an earlier plan, taken over instead of measuring again; of the same model, data, batch and
+    optimiser, but it may have had other steps.
+    """
     config = resolve(settings, where)
     corpus = Corpus.open(Path(config.data.corpus))
     plan = _sequences(config, corpus)
     from lmwright.recipes import pretrain_plan
 
-    measured = pretrain_plan.measure(config, plan)
+    measured = pretrain_plan.measure(config, plan) if measured is None else pretrain_plan.adopt(config, measured)
     return Planned(measured.config, measured, pretrain_plan.predict(measured, plan))
 
 
@@ -55,18 +60,20 @@ def pretrain(
     *,
     where: str,
     force: bool = False,
+    measured: Measured | None = None,
     go_on: str | None = None,
     say: Say = print,
 ) -> State:
     """Train a new model into the run directory `out`; return where it ended.
 
-    go_on: the command that would resume it, for whoever stops it; None: `lmwright pretrain --resume`.
+    measured: of an earlier plan, see `plan_run`. go_on: the command that would resume it, for whoever stops it;
+    None: `lmwright pretrain --resume`.
 
     Raises ConfigError, DataError before anything is written; NonFiniteError; Interrupted after a signal, with the
     state saved.
     """
     refuse_existing(out, RUN, force=force)
-    planned = plan_run(settings, where)
+    planned = plan_run(settings, where, measured=measured)
     describe(planned, say)
     run = RunDirectory.create(out, config=asdict(planned.config), force=force)
     with contextlib.closing(run):
@@ -74,10 +81,11 @@ def pretrain(
         return _train(run, planned.config, planned.figures, None, go_on, say)
 
 
-def resume(out: Path, *, go_on: str | None = None, say: Say = print) -> State:
+def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, say: Say = print) -> State:
     """Go on with the run in `out` from its newest sound checkpoint, or from its start if it has none yet.
 
     The final weights equal, bit by bit, those of a run that was never interrupted.
+    corpus: where its corpus lies now, if it was moved.
     Raises DataError if there is no run, CheckpointError if what is there cannot be continued.
     """
     run = RunDirectory.open(out)
@@ -85,18 +93,54 @@ def resume(out: Path, *, go_on: str | None = None, say: Say = print) -> State:
     with contextlib.closing(run):
         if not (run.path / "plan.json").is_file():
             raise DataError(f"{out}: was stopped before its plan was written; start it anew with --force")
-        config = convert(run.config(), PretrainConfig, str(out / "config.json"))
+        config = checked(run.config(), str(out / "config.json"))
+        figures = _read_plan(run.path / "plan.json")
         checkpoint.sweep(run)
         found = checkpoint.newest(run, say)
+        if found is not None:
+            checkpoint.point_latest(run, found)
+        if corpus is not None:
+            config = _moved(config, corpus, found, run)
         step = 0 if found is None else checkpoint.read_state(found).step
         say(f"resuming after step {step} of {config.training.steps}")
         run.keep_metrics(lambda record: record["step"] <= step)
-        return _train(run, config, read_json(run.path / "plan.json"), found, go_on, say)
+        if go_on is None and corpus is not None:
+            go_on = f"lmwright pretrain --out {run.path} --resume --corpus {corpus}"
+        return _train(run, config, figures, found, go_on, say)
 
 
-def as_json(config: PretrainConfig) -> dict[str, Any]:
-    """Return the resolved configuration as config.json holds it."""
-    return asdict(config)
+def _read_plan(path: Path) -> dict[str, Any]:
+    """Read plan.json. Raises DataError that names it if the figures that a run needs are not all there."""
+    figures: dict[str, Any] = read_json(path)
+    try:
+        needed = {
+            "flops.per_token": figures["flops"]["per_token"],
+            "peak_flops": figures["peak_flops"],
+            "memory_bytes.total": figures["memory_bytes"]["total"],
+            **{name: figures[name] for name in ("tokens", "seconds")},
+        }
+    except (KeyError, TypeError, IndexError):
+        raise DataError(
+            f"{path}: is damaged: not the figures of a plan; put it back, or start anew with --force"
+        ) from None
+    for name, value in needed.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
+            raise DataError(
+                f"{path}: is damaged: {name} = {value!r}, must be a number above 0; put it back, or start "
+                "anew with --force"
+            )
+    return figures
+
+
+def _moved(config: PretrainConfig, corpus: Path, start: Path | None, run: RunDirectory) -> PretrainConfig:
+    """Return the configuration with the corpus's new place; the checkpoint's loader checks its content."""
+    if start is None:
+        raise DataError(
+            f"{run.path}: has no checkpoint yet, so nothing tells whether {corpus} is the corpus it began with; "
+            f"put that back to {config.data.corpus}, or start anew with --force"
+        )
+    return replace(config, data=replace(config.data, corpus=os.path.abspath(corpus)))
 
 
 def describe(planned: Planned, say: Say) -> None:
@@ -201,10 +245,15 @@ def _train(
 
 def _open_corpus(config: PretrainConfig, run: RunDirectory) -> Corpus:
     """Open the run's corpus, every shard checked against its checksum; it may have moved along with the run."""
-    place = Path(config.data.corpus)
-    inside = run.path / "corpus"
-    moved = not place.exists() and inside.is_dir()
-    return Corpus.open(inside if moved else place, verify=True)
+    place, inside = Path(config.data.corpus), run.path / "corpus"
+    if place.exists():
+        return Corpus.open(place, verify=True)
+    if not inside.is_dir():
+        raise DataError(
+            f"{place}: the run's corpus is not there any more; put it back, move it to {inside}, or say with "
+            "--resume --corpus where it is now"
+        )
+    return Corpus.open(inside, verify=True)
 
 
 def _meaning(config: PretrainConfig) -> dict[str, Any]:

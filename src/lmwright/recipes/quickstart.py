@@ -22,7 +22,7 @@ from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError
 from lmwright.recipes import pretrain
-from lmwright.runs import RUN, atomic_write_json, read_json, refuse_existing
+from lmwright.runs import RUN, RunDirectory, atomic_write_json, hold, read_json, refuse_existing
 from lmwright.text.tokenizer import train_bpe
 
 if TYPE_CHECKING:
@@ -69,8 +69,15 @@ def quickstart(asked: Quickstart, out: Path, *, force: bool = False, say: Say = 
     force: start anew. Raises ConfigError if `out` holds something else than a quickstart on the same corpus, and
     what the stages raise.
     """
+    refuse_existing(out, RUN, force=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out / "QUICKSTART_LOCK"):
+        _refuse_other(asked, out, force)
+        return _stages(asked, out, force, say)
+
+
+def _stages(asked: Quickstart, out: Path, force: bool, say: Say) -> Path:
     stage = functools.partial(_announce, say)
-    _refuse_other(asked, out, force)
     corpus = _corpus(asked, out, force, stage, say)
     stage("pretrain", "a small Llama, from random weights")
     _train(asked, corpus, out, force, say)
@@ -92,9 +99,16 @@ def _announce(say: Say, name: str, what: str) -> None:
 
 
 def _refuse_other(asked: Quickstart, out: Path, force: bool) -> None:
-    """Refuse a directory of other things, and to go on with a quickstart that was begun with other settings."""
-    refuse_existing(out, RUN, force=True)
-    if force or not (out / "corpus" / "corpus.json").is_file():
+    """Refuse to go on with a run of another corpus, or with a quickstart begun with other settings."""
+    if force:
+        return
+    if (out / "config.json").is_file():
+        given = RunDirectory.open(out).config()
+        if Path(given["data"]["corpus"]) != (out / "corpus").absolute():
+            raise ConfigError(
+                f"{out}: holds a run on {given['data']['corpus']}, which no quickstart began; choose another --out"
+            )
+    if not (out / "corpus" / "corpus.json").is_file():
         return
     facts = Corpus.open(out / "corpus").facts
     begun: dict[str, Any] = {"corpus": facts.source, "vocab_size": facts.vocab_size}
@@ -138,11 +152,12 @@ def _corpus(asked: Quickstart, out: Path, force: bool, stage: Callable[[str, str
 def _train(asked: Quickstart, corpus: Corpus, out: Path, force: bool, say: Say) -> None:
     """Train, or go on training, or find that nothing is left to train."""
     go_on = "the same command again"
-    if (out / "plan.json").is_file() and not force:
+    begun = (out / "plan.json").is_file()
+    if begun and not force:
         pretrain.resume(out, go_on=go_on, say=say)
     else:
         settings = _settings(asked, corpus)
-        pretrain.pretrain(settings, out, where="quickstart", force=force, go_on=go_on, say=say)
+        pretrain.pretrain(settings, out, where="quickstart", force=True, go_on=go_on, say=say)
     facts = read_json(corpus.directory / "corpus.json")
     atomic_write_json(out / "corpus.json", facts)
 
@@ -169,7 +184,7 @@ def _settings(asked: Quickstart, corpus: Corpus) -> dict[str, Any]:
             "threads": found.threads,
             "matmul": found.matmul,
         }
-    training["eval_every"] = max(1, training["steps"] // 8)
+    training["eval_every"] = max(1, training["steps"] // 4)
     return settings
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lmwright.config import convert
 from lmwright.errors import CheckpointError, ConfigError
 from lmwright.runs import (
+    CHECKPOINT,
     PARTIAL,
     RunDirectory,
     atomic_directory,
@@ -90,19 +91,28 @@ def save(
 
     final = run.checkpoints / name_of(state.step)
     # One of the same step can only be there if it failed its verification: a good one would have been resumed.
-    with atomic_directory(final, force=True) as partial:
+    with atomic_directory(final, CHECKPOINT, force=True) as partial:
         write_model(model, partial, tokenizer)
         (partial / STATE).mkdir()
         save_file(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
         atomic_write_json(partial / STATE / "trainer.json", asdict(state))
-    atomic_write_text(run.path / "latest", final.name + "\n")
+    point_latest(run, final)
     for old in steps(run)[:-keep]:
         _remove(old)
     return final
 
 
+def point_latest(run: RunDirectory, path: Path) -> None:
+    """Let `latest` name a checkpoint; a resume does it again, for a kill may fall between it and the save."""
+    atomic_write_text(run.path / "latest", path.name + "\n")
+
+
 def steps(run: RunDirectory) -> list[Path]:
-    """Return the run's checkpoint directories, oldest first, whether sound or not."""
+    """Return the run's checkpoint directories, oldest first, sound or not. CheckpointError if a file is there."""
+    if os.path.lexists(run.checkpoints) and not run.checkpoints.is_dir():
+        raise CheckpointError(
+            f"{run.checkpoints}: is a file, and must be the directory of the run's checkpoints; put that back"
+        )
     found = run.checkpoints.glob("step-*") if run.checkpoints.is_dir() else ()
     return sorted((path for path in found if path.name[5:].isdigit()), key=lambda path: int(path.name[5:]))
 
