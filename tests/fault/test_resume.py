@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_runs import make_corpus, settings, weights
 
+from lmwright.cli import main
 from lmwright.config import merge
 from lmwright.errors import CheckpointError, ConfigError, DataError
 from lmwright.recipes.pretrain import pretrain, resume
+from lmwright.recipes.pretrain_config import resolve
 from lmwright.runs import RunDirectory
 from lmwright.train.optimizers.adamw import AdamW
 
@@ -203,3 +207,57 @@ def test_only_the_newest_checkpoints_are_kept(corpus: Path, tmp_path: Path) -> N
     kept = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert kept == ["step-000010", "step-000011", "step-000012"]
     assert (run / "latest").read_text() == "step-000012\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "{}",
+        "3",
+        "null",
+        '{"flops": 1}',
+        '{"flops": {"per_token": 1}, "peak_flops": 0, "memory_bytes": {"total": 1}, "tokens": 1, "seconds": 1}',
+        '{"flops": {"per_token": 1}, "peak_flops": 1, "memory_bytes": {"total": 1}, "tokens": "x", "seconds": 1}',
+        '{"flops": {"per_token": NaN}, "peak_flops": 1, "memory_bytes": {"total": 1}, "tokens": 1, "seconds": 1}',
+    ],
+)
+def test_a_damaged_plan_is_named(text: str, corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    RunDirectory.create(run, config=asdict(resolve(settings(corpus), "test"))).close()
+    (run / "plan.json").write_text(text)
+    with pytest.raises(DataError, match=r"plan\.json: is damaged") as refused:
+        resume(run, say=quiet)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_in_place_of_the_checkpoints_is_named(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(corpus), run, where="test", say=quiet)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("")
+    with pytest.raises(CheckpointError, match="checkpoints: is a file"):
+        resume(run, say=quiet)
+
+
+def test_a_corpus_that_was_moved_can_be_named(corpus: Path, tmp_path: Path, cut: Any) -> None:
+    place, moved = tmp_path / "corpus", tmp_path / "elsewhere"
+    shutil.copytree(corpus, place)
+    pretrain(settings(corpus), tmp_path / "straight", where="test", say=quiet)
+    for name, updates in (("run", 4), ("young", 1)):
+        with pytest.raises(PowerCut):
+            start_and_cut(tmp_path / name, settings(place), cut, updates)
+        cut(None)
+    run = tmp_path / "run"
+    place.rename(moved)
+    with pytest.raises(DataError) as refused:
+        resume(run, say=quiet)
+    for word in (str(place), "put it back", str(run / "corpus"), "--resume --corpus"):
+        assert word in str(refused.value)
+    with pytest.raises(DataError, match="no checkpoint yet"):
+        resume(tmp_path / "young", corpus=moved, say=quiet)
+    other = make_corpus(tmp_path / "other", seed=4)
+    with pytest.raises(CheckpointError, match="other data"):
+        resume(run, corpus=other, say=quiet)
+    assert main.run(["pretrain", "--out", str(run), "--resume", "--corpus", str(moved)]) == 0
+    assert weights(run) == weights(tmp_path / "straight")

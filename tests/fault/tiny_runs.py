@@ -29,9 +29,9 @@ WORDS = [
 ]
 
 
-def make_corpus(place: Path) -> Path:
+def make_corpus(place: Path, seed: int = 3) -> Path:
     """Build a corpus of 60 documents of very different lengths."""
-    random = np.random.default_rng(3)
+    random = np.random.default_rng(seed)
     (place / "text").mkdir(parents=True)
     texts = [" ".join(random.choice(WORDS, size=int(random.integers(3, 90)))) for _ in range(60)]
     for number, text in enumerate(texts):

@@ -17,6 +17,7 @@ from lmwright.config import merge
 from lmwright.data.build import build_corpus
 from lmwright.errors import ConfigError, DataError
 from lmwright.model.checkpoint import load_model
+from lmwright.recipes import pretrain_plan
 from lmwright.recipes.pretrain import plan_run, pretrain
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.runs import RunDirectory
@@ -45,6 +46,9 @@ def given(corpus: Path, **more: Any) -> dict[str, Any]:
     return merge(base, more)
 
 
+SCALING = {"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positions": 8}
+
+
 def quiet(text: str) -> None:
     """Say nothing."""
 
@@ -64,6 +68,12 @@ def test_what_is_left_out_follows_from_the_rest(corpus: Path) -> None:
         ({"data": {"context_length": 32}, "architecture": {"max_positions": 16}}, "= 32: is longer than .* = 16"),
         ({"architecture": {"vocab_size": 100}}, "vocab_size = 100: is smaller than the 268 entries"),
         ({"architecture": {"hiden_size": 3}}, "did you mean hidden_size"),
+        ({"architecture": {"hidden_size": 17}}, "architecture.hidden_size: 17 is not a multiple"),
+        (
+            {"architecture": {"rope_scaling": SCALING | {"factor": 0.5}}},
+            r"architecture\.rope_scaling\.factor: 0.5",
+        ),
+        ({"architecture": {"family": "gpt2", "head_dim": 4}}, "run.toml: architecture.head_dim: 4; family gpt2"),
         ({"architecture": {"family": "lama"}}, "did you mean llama"),
         ({"task": {"objective": "casual"}}, "did you mean causal"),
         ({"data": {"packing": "loose"}}, "packing = 'loose'"),
@@ -76,6 +86,7 @@ def test_what_is_left_out_follows_from_the_rest(corpus: Path) -> None:
 def test_impossible_settings_are_refused_in_one_line(corpus: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         resolve(given(corpus, **change), "run.toml")
+    assert "model." not in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -105,6 +116,7 @@ def test_the_plan_is_exact_where_it_can_be(corpus: Path) -> None:
     parts = [size for name, size in figures["memory_bytes"].items() if name != "total"]
     assert sum(parts) == figures["memory_bytes"]["total"]
     assert figures["seconds"] == 6 * figures["step_seconds"]
+    assert "the least measured seconds" in figures["seconds_basis"]
     assert "auto" not in (config.training.precision, config.training.threads, config.training.matmul)
 
 
@@ -196,6 +208,7 @@ def test_the_verb_lays_file_overrides_and_flags_over_each_other(
         (["--out", "x", "--resume"], 1, "is not a run directory"),
         (["--out", "x", "--corpus", "nowhere"], 1, "is not a built corpus"),
         (["--out", "x", "--corpus", "nowhere", "--threads", "many"], 1, "is not a built corpus"),
+        (["--out", "x", "--resume", "--corpus", "c", "--seed", "5"], 2, "so seed cannot be changed"),
         (["missing.toml", "--out", "x"], 2, "missing.toml: cannot be read"),
     ],
 )
@@ -225,3 +238,34 @@ def test_a_bad_setting_is_told_before_torch_is_imported(corpus: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(corpus)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "did you mean steps" in done.stderr
+
+
+def test_a_plan_is_taken_over_for_another_number_of_steps(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = given(corpus, training={"threads": "auto", "precision": "auto"})
+    planned = plan_run(chosen, "test")
+    monkeypatch.setattr(pretrain_plan, "measure", lambda *_: pytest.fail("must not measure again"))
+    longer = merge(chosen, {"training": {"steps": 9, "eval_every": 3}})
+    pretrain(longer, tmp_path / "run", where="test", measured=planned.measured, say=quiet)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["steps"], plan["tokens"]) == (9, 9 * 4 * 16)
+    assert plan["seconds"] == 9 * planned.figures["step_seconds"]
+    training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (training["eval_every"], training["schedule"]["warmup_steps"]) == (3, 0)
+    settled = planned.config.training
+    for name in ("threads", "precision", "matmul", "device"):
+        assert training[name] == getattr(settled, name) != "auto"
+    with pytest.raises(AssertionError):
+        plan_run(merge(chosen, {"training": {"batch_size": 5}}), "test", measured=planned.measured)
+
+
+@pytest.mark.parametrize("threads", ["abc", "99999", "0", "-1", "²", "9" * 5000])
+def test_a_number_of_threads_that_cannot_be_is_refused(
+    threads: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--corpus", str(corpus), "--out", str(tmp_path / "x"), "--threads", threads]
+    assert main.run(["pretrain", *words]) == 2
+    error = capsys.readouterr().err
+    assert "must be a whole number from 1 to 1024, or auto" in error
+    assert error.count("\n") == 1

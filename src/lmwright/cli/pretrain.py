@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ PLACES = {
 
 @click.command("pretrain")
 @click.argument("settings", nargs=-1, metavar="[RUN.toml] [KEY=VALUE]...")
-@click.option("--corpus", type=click.Path(), help="Directory of a built corpus.")
+@click.option("--corpus", type=click.Path(), help="Directory of a built corpus; with --resume, where it is now.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make, or to --resume.")
 @click.option("--context", type=int, help="Tokens in a sequence.")
 @click.option("--packing", type=click.Choice(["contiguous", "documents"]), help="How sequences are cut.")
@@ -32,7 +33,7 @@ PLACES = {
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Names every random stream of the run.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the matrix products.")
-@click.option("--threads", type=str, help="A number, or auto: measured.")
+@click.option("--threads", type=str, help="A whole number from 1, or auto: measured.")
 @click.option("--dry-run", is_flag=True, help="Print configuration and cost; write nothing.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
 @click.option("--force", is_flag=True, help="Replace what is in --out.")
@@ -45,8 +46,9 @@ def command(
     such as architecture.hidden_size=384 or training.schedule.name=wsd, and from flags; the last one wins.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    if resume and (settings or given or dry_run or force):
-        what = ", ".join([*settings, *given, *(["dry-run"] if dry_run else []), *(["force"] if force else [])])
+    fixed = [name for name in given if name != "corpus"]
+    if resume and (settings or fixed or dry_run or force):
+        what = ", ".join([*settings, *fixed, *(["dry-run"] if dry_run else []), *(["force"] if force else [])])
         raise click.UsageError(
             f"--resume goes on with the run's own settings, so {what} cannot be changed with it"
         )
@@ -57,14 +59,14 @@ def command(
 
     if resume:
         assert out is not None
-        recipe.resume(out, say=click.echo)
+        recipe.resume(out, corpus=Path(given["corpus"]) if "corpus" in given else None, say=click.echo)
         return
     tree, where = _gather(settings, given)
     if dry_run:
         if out is not None:
             refuse_existing(out, RUN, force=force)
         planned = recipe.plan_run(tree, where)
-        click.echo(json.dumps(recipe.as_json(planned.config), indent=2))
+        click.echo(json.dumps(dataclasses.asdict(planned.config), indent=2))
         recipe.describe(planned, click.echo)
         return
     assert out is not None
@@ -82,8 +84,8 @@ def _gather(settings: tuple[str, ...], given: dict[str, Any]) -> tuple[dict[str,
     tree = apply_overrides(load_toml(Path(files[0])) if files else {}, overrides)
     for name, value in given.items():
         branch: Any = value
-        if name == "threads" and value.isdigit():
-            branch = int(value)
+        if name == "threads" and value.isdecimal() and len(value) < 10:
+            branch = int(value)  # anything else is refused by name where it is checked
         for key in reversed(PLACES[name]):
             branch = {key: branch}
         tree = merge(tree, branch)

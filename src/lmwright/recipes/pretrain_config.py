@@ -7,6 +7,7 @@ saved with the run, shows all of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,13 +98,22 @@ def resolve(given: Mapping[str, Any], where: str) -> PretrainConfig:
     # Absolute, so that the run can be resumed from any directory.
     settings["data"] = {**data, "corpus": str(Path(data["corpus"]).absolute())}
     settings["architecture"] = _complete(settings["architecture"], data, corpus)
-    config = convert(settings, PretrainConfig, where)
+    config = checked(settings, where)
     if config.architecture.vocab_size < corpus.tokenizer.vocab_size:
         raise ConfigError(
             f"{where}: architecture.vocab_size = {config.architecture.vocab_size}: is smaller than the "
             f"{corpus.tokenizer.vocab_size} entries of the corpus's tokenizer; leave it out, or raise it"
         )
     return config
+
+
+def checked(settings: Mapping[str, Any], where: str) -> PretrainConfig:
+    """Build the configuration from complete settings. ConfigError names the key as a run file has it."""
+    try:
+        return convert(settings, PretrainConfig, where)
+    except ConfigError as error:
+        # A model knows itself as `model`, wherever its settings came from; here they are the architecture.
+        raise ConfigError(re.sub(r"architecture(\.\w+)?: model\b", "architecture", str(error), count=1)) from None
 
 
 def _complete(given: Mapping[str, Any], data: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:

@@ -64,16 +64,29 @@ def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
         settled = replace(settled, threads=torch.get_num_threads())
     return Measured(
         config=replace(config, training=settled),
-        step_seconds=None if trial is None else trial.step_seconds(),
+        step_seconds=None if trial is None else trial.step_seconds(least=min(threads.values(), default=math.inf)),
         peak_flops=machine.peak_flops(DTYPES[precision], device),
         threads=threads,
         matmul_errors={} if matmul is None else matmul.errors,
     )
 
 
+def adopt(config: PretrainConfig, measured: Measured) -> Measured:
+    """Return what was measured for a run that differs from `config` only in what no single update depends on."""
+    found = measured.config
+    assert (config.architecture, config.task, config.data) == (found.architecture, found.task, found.data)
+    training = replace(
+        config.training,
+        **{name: getattr(found.training, name) for name in ("device", "precision", "threads", "matmul")},
+    )
+    for name in ("batch_size", "micro_batch_size", "optimizer"):
+        assert getattr(training, name) == getattr(found.training, name), name
+    return replace(measured, config=replace(config, training=training))
+
+
 def apply(training: TrainConfig) -> None:
     """Set the process to what a resolved configuration says; 'auto' leaves things as they are."""
-    if training.threads != "auto":
+    if isinstance(training.threads, int):
         torch.set_num_threads(training.threads)
     if training.matmul != "auto":
         torch.set_float32_matmul_precision(training.matmul)
@@ -106,12 +119,15 @@ class _Trial:
             dropout=lambda number: seeds.torch_generator(0, "trial", number, device=self._device),
         )
 
-    def step_seconds(self) -> float:
-        """Return the seconds of one update: its micro-batches, and the optimiser once."""
+    def step_seconds(self, least: float) -> float:
+        """Return the seconds of one update: its micro-batches, and the optimiser once.
+
+        least: what a micro-batch has been seen to take at best, earlier and under the same settings.
+        """
         self.micro_batch()
         self._optimizer.step(1e-9)
-        each = machine.typical_seconds(self.micro_batch, budget=1.5)
-        once = machine.typical_seconds(lambda: self._optimizer.step(1e-9), budget=0.2)
+        each = min(least, machine.least_seconds(self.micro_batch, budget=2.0))
+        once = machine.least_seconds(lambda: self._optimizer.step(1e-9), budget=0.2)
         return each * self._config.batch_size / self._size + once
 
 
@@ -124,7 +140,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     memory = _memory(config, training.precision, training.device)
     if measured.step_seconds is not None:
         seconds = training.steps * measured.step_seconds
-        basis = "steps x the measured seconds of a real update"
+        basis = "steps x the least measured seconds of a real update, so on a machine that nothing else slows"
     else:
         seconds = total / (ASSUMED_MFU * measured.peak_flops)
         basis = f"training FLOPs / ({ASSUMED_MFU} of the measured peak); too large to try in this memory"

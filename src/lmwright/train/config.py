@@ -15,6 +15,7 @@ from lmwright.errors import ConfigError
 from lmwright.train import parts
 
 Count = Annotated[int, Meta(ge=1)]
+MOST_THREADS = 1024  # far beyond it the threads' library ends the process
 Every = Annotated[int, Meta(ge=0)]
 
 
@@ -42,7 +43,7 @@ class TrainConfig:
     clip_norm: Annotated[float, Meta(gt=0)] | None = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Literal["auto"] | Count = "auto"
+    threads: int | str = "auto"
     matmul: Literal["auto", "highest", "medium"] = "auto"
     seed: Annotated[int, Meta(ge=0)] = 0
     eval_every: Every | None = None
@@ -54,6 +55,10 @@ class TrainConfig:
         micro = self.micro_batch_size
         if micro is not None and micro > self.batch_size:
             raise ConfigError(f"micro_batch_size = {micro}: must be at most batch_size = {self.batch_size}")
+        if self.threads != "auto" and not (isinstance(self.threads, int) and 1 <= self.threads <= MOST_THREADS):
+            raise ConfigError(
+                f"threads = {self.threads!r}: must be a whole number from 1 to {MOST_THREADS}, or auto (measured)"
+            )
         optimizer = parts.resolved("optimizers", self.optimizer)
         schedule = parts.resolved("schedules", self.schedule)
         schedule["warmup_steps"] = parts.settings("schedules", self.schedule).resolve(self.steps)

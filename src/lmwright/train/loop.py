@@ -2,6 +2,7 @@
 
 A round: evaluate and save where due, stop if asked to, else one update. Weights and optimiser change in one line
 only, after the batch's loss and gradient have been found finite; until then everything can be left at any moment.
+The update itself can overflow, so weights and optimiser state are looked at before they are judged or saved.
 Randomness comes from (seed, stream, step, micro-batch), so a run that is resumed draws what it would have drawn.
 """
 
@@ -18,12 +19,12 @@ import torch
 
 from lmwright import progress, seeds
 from lmwright.data.batch import Batch
-from lmwright.errors import Interrupted, LmwrightError
+from lmwright.errors import CheckpointError, Interrupted, LmwrightError
 from lmwright.model.language_model import LanguageModel
 from lmwright.objectives import Objective
 from lmwright.runs import RunDirectory
 from lmwright.train import gradient
-from lmwright.train.checkpoint import State
+from lmwright.train.checkpoint import State, name_of
 from lmwright.train.config import TrainConfig
 from lmwright.train.log import Clock, Log
 from lmwright.train.machine import current_memory, peak_memory
@@ -32,7 +33,7 @@ from lmwright.train.signals import Stopped, StopSignals
 
 
 class NonFiniteError(LmwrightError):
-    """The loss or its gradient is no longer a number; nothing was updated and nothing saved."""
+    """A loss, gradient or weight is no longer a number; what was saved before is kept, and nothing added."""
 
 
 class Batches(Protocol):
@@ -53,8 +54,8 @@ class Job:
     """All that one run is made of.
 
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
-    it is, such as validation loss; None evaluates never. flops_per_token, peak_flops: for the log's MFU. go_on:
-    the command that resumes the run, for whoever stops it.
+    it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
+    flops_per_token, peak_flops: for the log's MFU. go_on: the command that resumes the run, for whoever stops it.
     """
 
     config: TrainConfig
@@ -87,7 +88,7 @@ def train(job: Job, state: State) -> State:
     with StopSignals() as stop, progress.bar("train", total=config.steps, unit="step", initial=state.step) as bar:
         while True:
             with suppress(Stopped):  # then the resumed run evaluates
-                state = _evaluate_if_due(job, state, log, stop)
+                state = _evaluate_if_due(job, state, log, stop, saved)
             last = state.step == config.steps
             if stop.received or last or _due(config.checkpoint_every, state.step):
                 saved = _save(job, state, log, saved)
@@ -96,7 +97,7 @@ def train(job: Job, state: State) -> State:
             if last:
                 break
             try:
-                state, loss = _update(job, state, log, stop)
+                state, loss = _update(job, state, log, stop, saved)
             except Stopped:
                 continue  # nothing was changed yet: what was true before the update is saved
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -105,7 +106,7 @@ def train(job: Job, state: State) -> State:
     return state
 
 
-def _update(job: Job, state: State, log: Log, stop: StopSignals) -> tuple[State, float]:
+def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> tuple[State, float]:
     """Make one update; return the state after it and the loss of its batch in nats per token."""
     config = job.config
     with log.clock.on("train"):
@@ -121,6 +122,7 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals) -> tuple[State,
                 dropout=lambda number: _dropout(job, state.step, number),
             )
         if not found.finite:
+            _refuse_damaged(job, state.step, log, saved)  # then no document is to blame
             _refuse(job, state.step, batch, found, log)
         lr = config.lr(state.step)
         job.optimizer.step(lr)
@@ -154,18 +156,45 @@ def _refuse(job: Job, step: int, batch: Batch, found: gradient.Gradient, log: Lo
     )
 
 
+def _refuse_damaged(job: Job, step: int, log: Log, saved: int) -> None:
+    """Raise NonFiniteError if a weight or the optimiser's state is no number after `step` updates."""
+    tensors = {**dict(job.model.named_parameters()), **job.optimizer.tensors()}
+    with torch.no_grad():
+        if math.isfinite(float(torch.nn.utils.get_total_norm(tensors.values(), math.inf))):
+            return
+        name = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+    _refuse_model(job, step, log, saved, what="update", why=f"{name} holds numbers that are not finite")
+
+
+def _refuse_model(job: Job, step: int, log: Log, saved: int, *, what: str, why: str) -> NoReturn:
+    """Say after which update the model was no longer one, and what of the run is left."""
+    log.write("nonfinite", step, what=what, documents=[], why=why)
+    kept = f"the last good checkpoint, {name_of(saved)}, is kept" if saved else "there is no checkpoint before it"
+    if saved == step > 0:
+        kept = f"but {name_of(saved)} was saved with it"
+    raise NonFiniteError(
+        f"{job.run.path}: after step {step} {why}; nothing more was saved, {kept}. Train anew with a lower "
+        "learning rate, or in fp32"
+    )
+
+
 def _due(every: int | None, step: int) -> bool:
     return bool(every) and step > 0 and step % (every or 1) == 0
 
 
-def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals) -> State:
+def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> State:
     every = job.config.eval_every
     due = _due(every, state.step) or (bool(every) and state.step == job.config.steps)
     if job.evaluate is None or not due or state.evaluated == state.step:
         return state
+    _refuse_damaged(job, state.step, log, saved)
     before = log.clock.of("evaluation")
-    with log.clock.on("evaluation"), stop.interruptible():
-        figures = dict(job.evaluate())
+    try:
+        with log.clock.on("evaluation"), stop.interruptible():
+            figures = dict(job.evaluate())
+    except CheckpointError:  # its message would blame a checkpoint or the text
+        why = "the model's weights are too large: its loss on the held-out text is not finite"
+        _refuse_model(job, state.step, log, saved, what="evaluation", why=why)
     log.write(
         "evaluation", state.step, tokens=state.tokens, **figures, eval_seconds=log.clock.of("evaluation") - before
     )
@@ -176,6 +205,7 @@ def _save(job: Job, state: State, log: Log, saved: int) -> int:
     """Save unless this step is on disk already; return the step that is."""
     if state.step == saved and state.step > 0:
         return saved
+    _refuse_damaged(job, state.step, log, saved)
     before = log.clock.of("checkpoint")
     with log.clock.on("checkpoint"):
         path = job.save(replace(state, seconds=dict(log.clock.spent)))

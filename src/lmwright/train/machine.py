@@ -1,7 +1,9 @@
 """What this machine does best, measured and not guessed: threads, the path of fp32 products, peak FLOP/s.
 
+Times are the least of several: on a shared machine a disturbed moment adds to a time, and nothing takes from it.
+
 - Threads. A second thread makes a large model faster and, on a shared machine, a small one slower; so the actual
-  workload is timed with one and with all.
+  workload is timed with one and with all, by turns, so that a disturbed moment does not decide.
 - fp32 products. 'medium' lets oneDNN take over from MKL, which is slow on some processors (2.2 times on AMD Zen);
   but where there are AMX units it may compute in bf16. It is taken only if its error against float64 is that of
   fp32 and it is faster.
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from typing import Literal
 import torch
 
 MATMUL_ERROR = 1e-5
+TURNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +50,31 @@ class Matmul:
 def choose_threads(workload: Callable[[], object], *, budget: float = 1.5) -> Threads:
     """Time `workload` with one thread and with all that PyTorch would use, and set the faster number.
 
-    budget: seconds for each, beyond a first call that warms up.
+    budget: seconds for each, beyond the calls that warm up.
     """
-    everything = torch.get_num_threads()
-    seconds = {}
-    for number in sorted({1, everything}):
-        torch.set_num_threads(number)
-        workload()
-        seconds[number] = typical_seconds(workload, budget=budget)
+    numbers = sorted({1, torch.get_num_threads()})
+    seconds = dict.fromkeys(numbers, float("inf"))
+    end = time.perf_counter() + budget * len(numbers)
+    for turn in range(TURNS):
+        if turn and time.perf_counter() > end:
+            break
+        for number in numbers:
+            torch.set_num_threads(number)
+            workload()
+            seconds[number] = min(seconds[number], least_seconds(workload, budget=budget / TURNS))
     best = min(seconds, key=lambda number: seconds[number])
     torch.set_num_threads(best)
     return Threads(threads=best, seconds=seconds)
 
 
-def typical_seconds(workload: Callable[[], object], *, budget: float, most: int = 7) -> float:
-    """Return the median time of up to `most` calls, as many as fit into the budget and at least one."""
+def least_seconds(workload: Callable[[], object], *, budget: float, most: int = 25) -> float:
+    """Return the least time of up to `most` calls, as many as fit into the budget and at least one."""
     times: list[float] = []
     while not times or (len(times) < most and sum(times) < budget):
         start = time.perf_counter()
         workload()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
 def choose_matmul(size: int = 256) -> Matmul:
@@ -82,7 +88,7 @@ def choose_matmul(size: int = 256) -> Matmul:
         for path in ("highest", "medium"):
             torch.set_float32_matmul_precision(path)
             errors[path] = relative_error(left, right)
-            seconds[path] = typical_seconds(lambda: torch.nn.functional.linear(left, right), budget=0.1, most=25)
+            seconds[path] = least_seconds(lambda: torch.nn.functional.linear(left, right), budget=0.1, most=25)
     finally:
         torch.set_float32_matmul_precision(before)
     faster = errors["medium"] < MATMUL_ERROR and seconds["medium"] < seconds["highest"]
