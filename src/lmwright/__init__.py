@@ -20,10 +20,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if TYPE_CHECKING:
     from lmwright.api import Model, load
     from lmwright.decode.params import SamplingParams
+    from lmwright.errors import LmwrightError
     from lmwright.model.config import ModelConfig
     from lmwright.text.tokenizer import Tokenizer
 
 _HOMES = {
+    "LmwrightError": "lmwright.errors",
     "Model": "lmwright.api",
     "ModelConfig": "lmwright.model.config",
     "SamplingParams": "lmwright.decode.params",
@@ -31,7 +33,7 @@ _HOMES = {
     "load": "lmwright.api",
 }
 
-__all__ = ["Model", "ModelConfig", "SamplingParams", "Tokenizer", "load"]
+__all__ = ["LmwrightError", "Model", "ModelConfig", "SamplingParams", "Tokenizer", "load"]
 
 
 def __getattr__(name: str) -> Any:

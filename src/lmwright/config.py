@@ -26,6 +26,9 @@ from lmwright.errors import ConfigError
 
 T = TypeVar("T")
 
+TOML_LIMIT = 2**20  # bytes; a configuration has a few thousand
+MAX_DEPTH = 32  # tables and lists within each other; a configuration has three
+
 
 def closest(name: str, allowed: Iterable[str]) -> str:
     """Return ' (did you mean X?)' for the nearest allowed name, or an empty string."""
@@ -53,13 +56,23 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises ConfigError if it is missing or is not TOML."""
+    """Read a TOML file. Raises ConfigError if it is missing, is not TOML, or is beyond all measure."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            data = file.read(TOML_LIMIT + 1)
+        if len(data) > TOML_LIMIT:
+            raise ConfigError(f"{path}: has more than {TOML_LIMIT} bytes; give a TOML file of settings")
+        found = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; at most {MAX_DEPTH} levels are read") from None
+    except ConfigError:
+        raise
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: is not valid TOML ({error})") from None
+    _refuse_deep(found, str(path))
+    return found
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -72,7 +85,12 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"override {override!r}: expected key=value, such as training.steps=200")
-        _assign(result, key.strip().split("."), _value(text.strip()), override)
+        keys, value = key.strip().split("."), _value(text.strip(), override)
+        if len(keys) > MAX_DEPTH:
+            raise ConfigError(
+                f"override {override[:80]!r}: is nested too deeply; at most {MAX_DEPTH} levels are read"
+            )
+        _assign(result, keys, value, override)
     return result
 
 
@@ -89,11 +107,31 @@ def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
 
 
-def _value(text: str) -> Any:
+def _refuse_deep(found: Any, where: str) -> None:
+    """Raise ConfigError if tables and lists are nested beyond MAX_DEPTH: everything after this may recurse."""
+    level = [found]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ConfigError(f"{where}: is nested too deeply; at most {MAX_DEPTH} levels are read")
+
+
+def _value(text: str, override: str) -> Any:
+    where = f"override {override[:80]!r}"
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise ConfigError(f"{where}: is nested too deeply; at most {MAX_DEPTH} levels are read") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{where}: cannot be read ({error})") from None
+    _refuse_deep(table, where)
     return table["value"] if len(table) == 1 else text  # a line break could begin another setting
 
 

@@ -47,4 +47,5 @@ def test_the_limit_counts_the_line_with_its_end(tmp_path, length):
     path.write_bytes(b"x" * (length - 1) + b"\n")
     for limit in (length - 1, length):
         documents, rejects = read_file(path, max_line_bytes=limit)
+        assert all(f"longer than {limit} bytes" in reject.reason for reject in rejects)
         assert (len(documents), len(rejects)) == ((1, 0) if limit == length else (0, 1))

@@ -68,3 +68,40 @@ def test_settings_cannot_bring_code_along(tmp_path):
     config.write_text(json.dumps(settings))
     Tokenizer.load(tmp_path / "a").save(tmp_path / "b")
     assert "auto_map" not in (tmp_path / "b" / "tokenizer_config.json").read_text()
+
+
+def with_normalizer(normalizer: object) -> str:
+    return json.dumps(json.loads(small_tokenizer()._json()) | {"normalizer": normalizer})
+
+
+def test_a_pattern_without_end_is_an_error_and_no_panic(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(with_normalizer({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}))
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.encode("harmless")
+    with pytest.raises(DataError, match="cannot encode this text") as caught:
+        tokenizer.encode("x" * 5000)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_pattern_without_end_in_the_decoder_is_an_error(tmp_path):
+    decoder = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": BPE | {"vocab": {"x" * 5000: 0}}, "decoder": decoder}))
+    with pytest.raises(DataError, match="cannot decode these tokens"):
+        Tokenizer.load(path).decode([0])
+
+
+def test_an_unknown_word_without_a_token_is_an_error(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}}))
+    with pytest.raises(DataError, match="cannot encode this text"):
+        Tokenizer.load(path).encode("b")
+
+
+def test_devices_are_not_read(tmp_path):
+    with pytest.raises(DataError, match="/dev/zero: is not a regular file"):
+        Tokenizer.load("/dev/zero")
+    (tmp_path / "tokenizer.json").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="is not a regular file"):
+        Tokenizer.load(tmp_path)

@@ -261,7 +261,8 @@ BAD = [
     (("generate", "{place}/run", "--prompt-file", "{place}/latin1"), 1, "is not UTF-8 (byte 1)"),
     (("generate", "{place}/run"), 1, "standard input: the prompt is empty"),
     (("generate", "{place}/run", "--prompt", "the cat sat " * 40), 1, "the model's context holds 64"),
-    (("generate", "{place}/run", "--prompt", "\udcff"), 1, "surrogate"),
+    (("generate", "{place}/run", "--prompt", "\udcff"), 1, "--prompt: is not UTF-8 (byte 0)"),
+    (("generate", "{place}/run", "--prompt-file", "/dev/zero"), 1, "/dev/zero: has more than 16777216 bytes"),
     (("export", "{place}/none", "{place}/out"), 1, "does not exist"),
     (("export", "{place}/run"), 2, "OUT"),
     (("export", "{place}/run", "{place}/prompt"), 2, "is a file"),
@@ -281,3 +282,15 @@ def test_bad_input_gets_one_line(place: Path, capsys, monkeypatch, words, code: 
     assert err.count("\n") == 1
     assert message in err
     assert not (place / "out").exists()
+
+
+def test_endless_and_closed_standard_input_get_one_line(place: Path, capsys, monkeypatch) -> None:
+    with open("/dev/zero", encoding="utf-8") as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        code, out, err = call(capsys, "generate", place / "run")
+    assert (code, out) == (1, "")
+    assert err == "lmwright: standard input: has more than 16777216 bytes; give a shorter prompt\n"
+    monkeypatch.setattr(sys, "stdin", None)
+    code, out, err = call(capsys, "generate", place / "run")
+    assert (code, out) == (1, "")
+    assert err == "lmwright: standard input: is closed; give the prompt with --prompt or --prompt-file\n"

@@ -270,3 +270,31 @@ def test_without_a_tokenizer_ids_work_and_text_is_refused(tmp_path: Path) -> Non
     for call in (lambda: model.tokenizer, lambda: model.generate("x"), lambda: model.stream([1])):
         with pytest.raises(LmwrightError, match=r"has no tokenizer\.json"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: lm.load(None), "path = None: must be the path"),
+        (lambda m: lm.load(""), "path = '': must be the path"),
+        (lambda m: m.save(3), "directory = 3: must be the path"),
+        (lambda m: m.evaluate(None), "corpus = None: must be the path"),
+        (
+            lambda m: m.evaluate("x", context_length="a"),
+            "context_length = 'a': must be a whole number of at least 1",
+        ),
+        (lambda m: m.evaluate("x", context_length=2.5), "context_length = 2.5: must be a whole"),
+        (lambda m: m.evaluate("x", batch_size="x"), "batch_size = 'x': must be a whole"),
+        (lambda m: m.evaluate("x", batch_size=None), "batch_size = None: must be a whole"),
+        (lambda m: m.evaluate("x", batch_size=True), "batch_size = True: must be a whole"),
+        (lambda m: m.logits(None), "prompt = None: must be one text"),
+        (lambda m: m.logits(["a", "b"]), "must be one text"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(model: lm.Model, call, message: str) -> None:
+    with pytest.raises(lm.LmwrightError, match=message):
+        call(model)
+
+
+def test_the_base_of_all_errors_is_offered() -> None:
+    assert lm.LmwrightError is LmwrightError

@@ -53,6 +53,12 @@ def test_failures_are_one_line_that_names_the_place(source, tmp_path, capsys):
     assert "is not a built corpus" in capsys.readouterr().err
     assert run(["data", "build", "--corpus", str(source), "--out", "x"]) == 2
     assert run(["tokenizer", "info", str(tmp_path / "nowhere")]) == 1
+    capsys.readouterr()
+    options[3] = "99999"
+    assert run(["tokenizer", "train", *options, "--force"]) == 1
+    assert capsys.readouterr().err.startswith(f"lmwright: {source}: too small for a vocabulary of 99999")
+    options[3] = "99999999999"
+    assert run(["tokenizer", "train", *options, "--force"]) == 2
 
 
 def test_a_tokenizer_never_replaces_other_files(source, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -81,7 +82,18 @@ def test_overrides_read_toml_values_and_leave_the_original() -> None:
     assert base == {"inner": {"steps": 1}}
 
 
-@pytest.mark.parametrize("override", ["steps", "=3", "name.sub=3"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "steps",
+        "=3",
+        "name.sub=3",
+        "x=" + "[" * 100_000,
+        "x=" + "[" * 40 + "]" * 40,
+        ".".join("x" * 40) + "=1",
+        "x=" + "9" * 9999,
+    ],
+)
 def test_bad_overrides_are_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="override"):
         apply_overrides({"name": "a"}, [override])
@@ -114,3 +126,25 @@ def test_toml_files(tmp_path) -> None:
 def test_closest() -> None:
     assert closest("stpes", ["steps", "seed"]) == " (did you mean steps?)"
     assert closest("zzz", ["steps"]) == ""
+
+
+@pytest.mark.parametrize("text", ["a=" + "[" * 100_000, "a" + ".a" * 5000 + "=1", "a=" + "9" * 9999])
+def test_absurd_toml_files_are_refused(tmp_path, text: str) -> None:
+    path = tmp_path / "absurd.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"absurd\.toml: is (nested too deeply|not valid TOML)"):
+        load_toml(path)
+
+
+def test_a_device_without_end_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: has more than 1048576 bytes"):
+        load_toml(Path("/dev/zero"))
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    found = apply_overrides({}, ["x=" + "[" * 31 + "]" * 31])["x"]
+    depth = 1
+    while found:
+        [found] = found
+        depth += 1
+    assert depth == 31

@@ -15,7 +15,14 @@ from report_runs import Page, make_run, write
 from lmwright.cli.report import command
 from lmwright.errors import ConfigError, DataError
 from lmwright.report.contents import FILES, read_run
-from lmwright.report.page import render, render_comparison, write_both, write_report, write_summary
+from lmwright.report.page import (
+    render,
+    render_comparison,
+    write_both,
+    write_comparison,
+    write_report,
+    write_summary,
+)
 
 SECTIONS = {
     "plan.json": {"plan"},
@@ -274,3 +281,40 @@ def test_a_report_does_not_import_torch(run):
         "sys.exit(bool({'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", help_code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_page_replaces_nothing_but_a_page(run, tmp_path):
+    config = (run / "config.json").read_text()
+    for name in ("config.json", "plan.json", "metrics.jsonl", "report.txt"):
+        with pytest.raises(ConfigError, match=r"must be a name that ends in \.html"):
+            write_report(run, out=run / name, force=True)
+    assert (run / "config.json").read_text() == config
+    mine = tmp_path / "mine.html"
+    mine.write_text("<!doctype html><p>mine")
+    for write_page in (write_report, lambda _, out, force: write_comparison([run, run], out=out, force=force)):
+        with pytest.raises(ConfigError, match="is no report of lmwright"):
+            write_page(run, out=mine, force=True)
+    assert mine.read_text() == "<!doctype html><p>mine"
+    out = tmp_path / "page.html"
+    write_report(run, out=out)
+    out.write_text(out.read_text() + "old")
+    write_report(run, out=out, force=True)
+    assert out.read_text() == render(read_run(run))
+
+
+def test_a_summary_replaces_nothing_but_a_summary(run, tmp_path):
+    config = (run / "config.json").read_text()
+    with pytest.raises(ConfigError, match="a file that a run keeps"):
+        write_summary(run, out=run / "config.json", force=True)
+    with pytest.raises(ConfigError, match=r"ends in \.json"):
+        write_summary(run, out=tmp_path / "x.html", force=True)
+    mine = tmp_path / "mine.json"
+    for content in ("[1]", "{", "{}"):
+        mine.write_text(content)
+        with pytest.raises(ConfigError, match="is no summary of lmwright"):
+            write_summary(run, out=mine, force=True)
+        assert mine.read_text() == content
+    assert (run / "config.json").read_text() == config
+    out = tmp_path / "summary.json"
+    write_summary(run, out=out)
+    assert write_summary(run, out=out, force=True) == out

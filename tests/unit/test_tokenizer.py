@@ -67,6 +67,23 @@ def test_vocabulary_below_the_bytes_is_refused(size):
         train_bpe(["text"], size)
 
 
+def test_a_vocabulary_beyond_that_of_any_model_is_refused_before_memory_is_reserved():
+    with pytest.raises(ConfigError, match="vocab_size = 99999999999: must be at most 16777216"):
+        train_bpe(["text"], 99_999_999_999)
+    with pytest.raises(DataError, match="mine: too small for a vocabulary of 16777216"):
+        train_bpe(["text"], 2**24, name="mine")
+
+
+def test_dropout_is_switched_off():
+    plain = small_tokenizer(300)
+    description = json.loads(plain._json())
+    description["model"]["dropout"] = 0.9
+    random = Tokenizer(json.dumps(description), {}, "random")
+    text = sample_texts(3)[2]
+    assert {tuple(random.encode(text)) for _ in range(20)} == {tuple(plain.encode(text))}
+    assert random.hash == plain.hash
+
+
 def test_text_too_small_for_the_vocabulary_is_refused_with_the_size_it_allows():
     with pytest.raises(DataError, match=r"too small for a vocabulary of 5000.*only (\d+)") as caught:
         train_bpe(["ab ab ab"], 5000)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lmwright.recipes.opening import Opened
 
 
+PROMPT_LIMIT = 16 * 2**20  # bytes; beyond the context of any model
+
+
 @click.command("generate")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--prompt", help='Text to continue; "" begins a new document.')
@@ -88,25 +91,43 @@ def _generate(opened: Opened, text: str, params: SamplingParams, *, cached: bool
 
 def _streams() -> bool:
     """Return whether someone watches standard output."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
     """Return the prompt from the one place that was given, else from standard input."""
     if prompt is not None and file is not None:
         raise click.UsageError("--prompt and --prompt-file both give the prompt; give one of them")
-    if prompt is not None:
-        return prompt
     from lmwright.errors import RequestError
 
-    if file is None and sys.stdin.isatty():
-        click.echo("the prompt, ended with Ctrl-D:", err=True)
-    data = sys.stdin.buffer.read() if file is None else file.read_bytes()
-    where = "standard input" if file is None else str(file)
+    if prompt is not None:
+        data, where = prompt.encode("utf-8", "surrogatepass"), "--prompt"
+    elif file is not None:
+        data, where = _read_file(file), str(file)
+    else:
+        data, where = _read_input(), "standard input"
+    if len(data) > PROMPT_LIMIT:
+        raise RequestError(f"{where}: has more than {PROMPT_LIMIT} bytes; give a shorter prompt")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"{where}: is not UTF-8 (byte {error.start}); give a prompt in UTF-8") from None
-    if not text:
+    if not text and prompt is None:
         raise RequestError(f'{where}: the prompt is empty; give some text, or --prompt "" to begin a new document')
     return text
+
+
+def _read_file(path: Path) -> bytes:
+    """Return the file's content, one byte beyond the limit at most: a device may never end."""
+    with open(path, "rb") as file:
+        return file.read(PROMPT_LIMIT + 1)
+
+
+def _read_input() -> bytes:
+    from lmwright.errors import RequestError
+
+    if sys.stdin is None:
+        raise RequestError("standard input: is closed; give the prompt with --prompt or --prompt-file")
+    if sys.stdin.isatty():
+        click.echo("the prompt, ended with Ctrl-D:", err=True)
+    return sys.stdin.buffer.read(PROMPT_LIMIT + 1)

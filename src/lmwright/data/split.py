@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmwright.data.documents import Document
+from lmwright.data.lossless import check_lossless, in_sample
 from lmwright.data.shards import REBUILD, Counts, Stream, Tokens, token_dtype
 from lmwright.errors import DataError
 from lmwright.text.tokenizer import Tokenizer
@@ -166,9 +167,18 @@ def end_of_text(tokenizer: Tokenizer) -> int:
 
 
 def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
-    """Yield each document with its ids; encoded in parallel, a few MiB of text at a time."""
+    """Yield each document with its ids; encoded in parallel, a few MiB of text at a time.
+
+    Raises DataError if the tokenizer loses text, by which losses could not be compared a byte: that is checked on
+    the first documents and a sample of the rest (data/lossless.py).
+    """
+    count = 0
     for batch in _batches(documents):
-        yield from zip(batch, tokenizer.encode_batch([document.text for document in batch]), strict=True)
+        for document, ids in zip(batch, tokenizer.encode_batch([item.text for item in batch]), strict=True):
+            if in_sample(count):
+                check_lossless(document, ids, tokenizer)
+            count += 1
+            yield document, ids
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

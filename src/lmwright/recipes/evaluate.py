@@ -5,6 +5,8 @@ A built corpus must have been encoded with the model's own tokenizer; raw text i
 
 from __future__ import annotations
 
+import numbers
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,6 +76,10 @@ def evaluate(
     from lmwright.evaluate.loss import evaluate_split
     from lmwright.train.precision import DTYPES
 
+    if not isinstance(corpus, str | os.PathLike) or not str(corpus):
+        raise ConfigError(f"corpus = {corpus!r}: must be the path of a built corpus or of text")
+    _refuse_no_number("context_length", context_length, optional=True)
+    _refuse_no_number("batch_size", batch_size, optional=False)
     if precision not in DTYPES:
         raise ConfigError(f"precision {precision!r}: must be one of {', '.join(DTYPES)}")
     built = (Path(corpus) / FACTS_FILE).is_file()
@@ -105,6 +111,15 @@ def evaluate(
         rejected=rejected,
         **references,
     )
+
+
+def _refuse_no_number(name: str, value: object, *, optional: bool) -> None:
+    """Raise ConfigError for what is no whole number; its range is `evaluate_split`'s to check."""
+    if optional and value is None:
+        return
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        also = " or None" if optional else ""
+        raise ConfigError(f"{name} = {value!r}: must be a whole number of at least 1{also}")
 
 
 def _built(opened: Opened, directory: Path, name: str) -> tuple[TokenSplit, dict[str, float]]:

@@ -12,26 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmwright.errors import ConfigError
+from lmwright.errors import ConfigError, DataError
 from lmwright.report import sections
 from lmwright.report.contents import RunContents, read_run
 from lmwright.report.figures import compare_figure
 from lmwright.report.numbers import numbers, summarise
 from lmwright.report.rules import RULE_NAMES
 from lmwright.report.wording import visible
-from lmwright.runs import atomic_write_json, atomic_write_text
+from lmwright.runs import RUN_FILES, atomic_write_json, atomic_write_text, read_json
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPORT, SUMMARY = "report.html", "summary.json"
+MARK = b'<meta name="generator" content="lmwright'  # of a page of ours, in its first KILOBYTE; see base.html
+KILOBYTE = 1024
 
 
 def write_report(run: Path, *, out: Path | None = None, force: bool = False) -> Path:
     """Write the report of the run directory `run` to `out`, or to report.html in it, and return where.
 
-    Raises DataError if the run is damaged, ConfigError if the file exists and force is False.
+    Raises DataError if the run is damaged; ConfigError if `out` is no .html name, exists and force is False, or
+    holds what is no report.
     """
     place = run / REPORT if out is None else out
-    _refuse(place, force=force)
+    _refuse_page(place, own=out is None, force=force)
     atomic_write_text(place, render(read_run(run)))
     return place
 
@@ -39,21 +42,21 @@ def write_report(run: Path, *, out: Path | None = None, force: bool = False) -> 
 def write_summary(run: Path, *, out: Path | None = None, force: bool = False) -> Path:
     """Write the numbers of the report, with formulas and sources, to `out`, or to summary.json in the run."""
     place = run / SUMMARY if out is None else out
-    _refuse(place, force=force)
+    _refuse_summary(place, own=out is None, force=force)
     atomic_write_json(place, summarise(read_run(run)))
     return place
 
 
 def write_both(run: Path, *, force: bool = False) -> tuple[Path, Path]:
     """Write report.html and summary.json into the run directory; if one may not be written, neither is."""
-    for name in (REPORT, SUMMARY):
-        _refuse(run / name, force=force)
+    _refuse_page(run / REPORT, own=True, force=force)
+    _refuse_summary(run / SUMMARY, own=True, force=force)
     return write_report(run, force=force), write_summary(run, force=force)
 
 
 def write_comparison(runs: Sequence[Path], *, out: Path, force: bool = False) -> Path:
     """Write one page that shows the curves and the numbers of several runs side by side."""
-    _refuse(out, force=force)
+    _refuse_page(out, own=False, force=force)
     atomic_write_text(out, render_comparison([read_run(run) for run in runs]))
     return out
 
@@ -94,9 +97,42 @@ def render_comparison(runs: Sequence[RunContents]) -> str:
     return _page("comparison.html", title=title, runs=runs, values=values, labels=labels, curves=curves)
 
 
-def _refuse(place: Path, *, force: bool) -> None:
+def _refuse_page(place: Path, *, own: bool, force: bool) -> None:
+    """Raise ConfigError unless a page may be written there. own: it is the run's own report.html."""
+    _refuse(place, ".html", force=force)
+    if not own and place.exists() and MARK not in _head(place):
+        raise ConfigError(f"{place}: is no report of lmwright, so it is not replaced; choose another place")
+
+
+def _refuse_summary(place: Path, *, own: bool, force: bool) -> None:
+    """Raise ConfigError unless a summary may be written there. own: it is the run's own summary.json."""
+    _refuse(place, ".json", force=force)
+    if not own and place.name in RUN_FILES - {SUMMARY}:
+        raise ConfigError(f"{place}: is the name of a file that a run keeps; choose another name")
+    if not own and place.exists() and not _is_summary(place):
+        raise ConfigError(f"{place}: is no summary of lmwright, so it is not replaced; choose another place")
+
+
+def _head(place: Path) -> bytes:
+    if not place.is_file():
+        return b""
+    with open(place, "rb") as file:
+        return file.read(KILOBYTE)
+
+
+def _is_summary(place: Path) -> bool:
+    try:
+        found = read_json(place) if place.is_file() else None
+    except DataError:
+        return False
+    return isinstance(found, dict) and {"format", "run", "numbers"} <= found.keys()
+
+
+def _refuse(place: Path, suffix: str, *, force: bool) -> None:
     if place.is_dir():
         raise ConfigError(f"{place}: is a directory; give the name of a file to write")
+    if place.suffix.lower() != suffix:
+        raise ConfigError(f"{place}: must be a name that ends in {suffix}, for that is what is written there")
     if place.exists() and not force:
         raise ConfigError(f"{place}: already exists; choose another place, or replace it with --force")
 

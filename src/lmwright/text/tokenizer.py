@@ -1,8 +1,9 @@
 """The tokenizer: text -> ids, ids -> text, and byte-level BPE training (Sennrich et al. 2016; bytes as in GPT-2).
 
-Every `tokenizer.json` of the `tokenizers` library loads. Three rules hold for all of them:
+Every `tokenizer.json` of the `tokenizers` library loads. Four rules hold for all of them:
 
 - `encode` adds nothing: no bos, no template, no truncation, no padding.
+- `encode` is a function: BPE dropout, which would split one text differently each time, is switched off.
 - Text is never control: a text in which `<|endoftext|>` is spelled out does not encode to the special id unless
   the caller asks for it with `allow_special`.
 - `hash` names the mapping; shards and models that were made with another one are refused by it.
@@ -12,11 +13,13 @@ Knows nothing of models or chat templates.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +36,7 @@ CONFIG_FILE = "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
 MAX_FILE_BYTES = 256 * 2**20
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
+LARGEST_VOCABULARY = 2**24  # as of ModelConfig; the library reserves the memory of what it is asked for at once
 
 # Contractions; a word with at most one leading mark or space; one digit; marks; line ends with the blank before
 # them; blanks. Digits stand alone: ten tokens spell every number by its decimal places, and no merge is spent on
@@ -89,7 +93,8 @@ class Tokenizer:
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Return the ids of `text`. allow_special: spelled-out special tokens become their ids.
 
-        Raises DataError if the text holds half of a surrogate pair, which no UTF-8 can express.
+        Raises DataError if the text holds half of a surrogate pair, which no UTF-8 can express, or the tokenizer
+        itself gives up on it (a pattern without end, no token for an unknown word).
         """
         return self.encode_batch([text], allow_special=allow_special)[0]
 
@@ -97,9 +102,10 @@ class Tokenizer:
         """Return the ids of each text; the texts are encoded in parallel."""
         backend = self._with_special if allow_special else self._plain
         try:
-            if self._leaks is not None and not allow_special:
-                return [self._encode_cut(text) for text in texts]
-            batch = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            with _library_failures(self._where, "encode this text"):
+                if self._leaks is not None and not allow_special:
+                    return [self._encode_cut(text) for text in texts]
+                batch = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:  # what the library says to a str that is not valid Unicode
             _refuse_surrogates(texts)
             raise
@@ -114,10 +120,11 @@ class Tokenizer:
             skipped = self.special_ids if skip_special else frozenset()
             found = b"".join(self.token_bytes(token_id) for token_id in ids if token_id not in skipped)
             return found.decode("utf-8", "replace")
-        return "".join(
-            self._plain.decode(run, skip_special_tokens=skip_special) if known else REPLACEMENT * len(run)
-            for known, run in _runs(ids, self.vocab_size)
-        )
+        with _library_failures(self._where, "decode these tokens"):
+            return "".join(
+                self._plain.decode(run, skip_special_tokens=skip_special) if known else REPLACEMENT * len(run)
+                for known, run in _runs(ids, self.vocab_size)
+            )
 
     def stream(self, *, skip_special: bool = True) -> StreamDecoder:
         """Return an incremental decoder: `.push(id)` gives the text that became certain, `.finish()` the rest."""
@@ -186,7 +193,9 @@ class Tokenizer:
         leaks = []
         for token_id in self.special_ids - {self._unknown_id()}:
             spelling = self._plain.id_to_token(token_id)
-            if spelling and token_id in self._plain.encode(spelling, add_special_tokens=False).ids:
+            with _library_failures(self._where, f"encode {spelling!r}"):
+                found = self._plain.encode(spelling, add_special_tokens=False).ids if spelling else []
+            if spelling and token_id in found:
                 leaks.append(re.escape(spelling))
         return re.compile("|".join(sorted(leaks, key=len, reverse=True))) if leaks else None
 
@@ -206,11 +215,11 @@ class Tokenizer:
         return model.get("unk_id")
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, *, name: str = "corpus") -> Tokenizer:
     """Learn a byte-level BPE of exactly `vocab_size` tokens: `<|endoftext|>` (id 0), 256 bytes, then merges.
 
-    The same texts give the same tokenizer, byte for byte. Raises ConfigError for a vocabulary below 257, DataError
-    if the text has too few pairs for `vocab_size`.
+    The same texts give the same tokenizer, byte for byte. name: what messages call the texts. Raises ConfigError
+    for a vocabulary below 257 or above 16,777,216, DataError if the text has too few pairs for `vocab_size`.
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -218,6 +227,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if vocab_size < SMALLEST_VOCABULARY:
         raise ConfigError(
             f"vocab_size = {vocab_size}: must be at least {SMALLEST_VOCABULARY} (256 bytes and {END_OF_TEXT})"
+        )
+    if vocab_size > LARGEST_VOCABULARY:
+        raise ConfigError(
+            f"vocab_size = {vocab_size}: must be at most {LARGEST_VOCABULARY}; 8192 to 262144 is usual"
         )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -237,7 +250,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend.train_from_iterator(texts, trainer)
     if (reached := backend.get_vocab_size()) < vocab_size:
         raise DataError(
-            f"corpus: too small for a vocabulary of {vocab_size}: its repeated pairs give only {reached} tokens; "
+            f"{name}: too small for a vocabulary of {vocab_size}: its repeated pairs give only {reached} tokens; "
             f"ask for {reached} or fewer, or give more text"
         )
     return Tokenizer(backend.to_str(), {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}, "trained tokenizer")
@@ -245,10 +258,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def _read(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{path}: has {size} bytes; a tokenizer file has at most {MAX_FILE_BYTES}")
-        return path.read_text(encoding="utf-8")
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a device may never end, a pipe never begin
+            raise DataError(
+                f"{path}: is not a regular file; give a {TOKENIZER_FILE} or the directory that holds it"
+            )
+        if facts.st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path}: has {facts.st_size} bytes; a tokenizer file has at most {MAX_FILE_BYTES}")
+        with open(path, "rb") as file:
+            return file.read(facts.st_size + 1).decode("utf-8")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); give a {TOKENIZER_FILE} or the directory that holds it"
@@ -268,9 +286,14 @@ def _parse_object(text: str, where: str) -> dict[str, Any]:
 
 
 def _parse_description(text: str, where: str) -> dict[str, Any]:
-    """Parse tokenizer.json; truncation and padding are taken out, for they would drop or add ids unseen."""
-    description = _parse_object(text, where)
-    return description | {"truncation": None, "padding": None}
+    """Parse tokenizer.json. Truncation and padding are taken out, for they would drop or add ids unseen; dropout
+    too, by which a text would have other ids each time.
+    """
+    description = _parse_object(text, where) | {"truncation": None, "padding": None}
+    model = description.get("model")
+    if isinstance(model, dict) and model.get("dropout") is not None:
+        description["model"] = model | {"dropout": None}
+    return description
 
 
 def _build(description: dict[str, Any], where: str) -> tokenizers.Tokenizer:
@@ -284,6 +307,19 @@ def _build(description: dict[str, Any], where: str) -> tokenizers.Tokenizer:
         raise DataError(
             f"{where}: is not a tokenizer that the tokenizers library reads ({str(error)!r})"
         ) from None
+
+
+@contextlib.contextmanager
+def _library_failures(where: str, task: str) -> Iterator[None]:
+    """Turn what the library raises on a text into DataError: bare Exception, and panics (BaseException)."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) and type(error) is not Exception:
+            raise
+        raise DataError(f"{where}: the tokenizer cannot {task} ({str(error)[:200]!r}); use another one") from None
 
 
 def _checked_size(vocabulary: dict[str, int], where: str) -> int:

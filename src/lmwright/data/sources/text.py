@@ -35,7 +35,7 @@ def read(path: Path, limits: Limits) -> Found:
     try:
         for piece in _pieces(read_lines(path, limits), limits):
             after = piece.first + piece.data.count(b"\n") + piece.too_long
-            result = _document(piece, name)
+            result = _document(piece, name, limits)
             yield result
             if isinstance(result, Reject) and result.kind == "binary":
                 return
@@ -64,9 +64,10 @@ def _pieces(lines: Iterator[Line], limits: Limits) -> Iterator[_Piece]:
         yield piece
 
 
-def _document(piece: _Piece, name: str) -> Document | Reject:
+def _document(piece: _Piece, name: str, limits: Limits) -> Document | Reject:
     if piece.too_long:
-        return Reject(name, piece.first, "line is longer than the limit; cut it into lines", "too-large")
+        reason = f"line is longer than {limits.max_line_bytes} bytes; cut it into lines"
+        return Reject(name, piece.first, reason, "too-large")
     data = bytes(piece.data)
     if piece.first == 1:
         if data.startswith(UTF16):
