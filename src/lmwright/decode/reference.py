@@ -121,11 +121,7 @@ class ReferenceGenerator:
         else:
             ids_BT = ids_BT[:, state.length :]
             ctx = Context.cached(state, ids_BT, dtype=self.dtype, exact=self.exact)
-        hidden_B1D = self.model(ids_BT, ctx)[:, -1:]
-        if not self.exact:
-            return self.model.logits(hidden_B1D, ctx)[:, 0]
-        # Row by row: each is then the first of its tile, as it would be alone.
-        return torch.cat([self.model.logits(hidden_11D, ctx)[:, 0] for hidden_11D in hidden_B1D.split(1)])
+        return self.model.logits(self.model(ids_BT, ctx)[:, -1:], ctx)[:, 0]
 
 
 class _Sequence:

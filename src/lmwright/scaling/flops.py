@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmwright.errors import ConfigError
+from lmwright.model import precision
 from lmwright.model.config import ModelConfig
 
 Convention = Literal["kaplan", "chinchilla"]
-COMPUTE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,9 @@ def training_memory(
                 else + 4 B T L H, the fused kernel's log-sums
     logits      B T V (c + 4 + 4): the logits, their fp32 copy and its gradient
     """
-    if dtype not in COMPUTE_BYTES:
-        raise ConfigError(f"training_memory: dtype {dtype!r}; allowed: {', '.join(COMPUTE_BYTES)}")
     if batch < 1 or length < 1:
         raise ConfigError(f"training_memory: batch {batch}, length {length}; must be at least 1")
-    size = COMPUTE_BYTES[dtype]
+    size = precision.find(dtype, "training_memory: dtype").bytes
     parameters = count_parameters(config).total
     tokens, heads = batch * length, config.num_heads * config.dim_per_head
     groups = config.kv_heads * config.dim_per_head
