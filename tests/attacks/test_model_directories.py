@@ -389,5 +389,5 @@ def test_both_a_file_and_an_index(sharded):
 def test_what_is_not_offered_to_load(llama):
     with pytest.raises(UnsupportedError, match="dtype"):
         load_model(llama, dtype=torch.int8)
-    with pytest.raises(LmwrightError, match="already exists"):
+    with pytest.raises(LmwrightError, match="already holds"):
         save_model(load_model(llama), llama)

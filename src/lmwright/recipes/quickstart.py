@@ -139,7 +139,8 @@ def _corpus(asked: Quickstart, out: Path, force: bool, stage: Callable[[str, str
     stage("gather", f"{len(listing.files):,} files, {listing.total_bytes / 1e6:,.1f} MB from {asked.corpus}")
     stage("tokenizer", f"byte-level BPE of {asked.vocab_size:,} tokens")
     documents = read_corpus(listing, progress="tokenizer")
-    tokenizer = train_bpe((document.text for document in documents), asked.vocab_size)
+    texts = (document.text for document in documents)
+    tokenizer = train_bpe(texts, asked.vocab_size, name=asked.corpus)
     stage("shards", "encode, and hold out 2% of the documents")
     facts = build_corpus(asked.corpus, tokenizer, directory, force=force, progress=True, exclude=(out,))
     for name, split in (("train", facts.train), ("validation", facts.validation)):
