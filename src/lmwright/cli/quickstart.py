@@ -14,7 +14,7 @@ import click
     "--out", type=click.Path(path_type=Path), default=Path("runs/quickstart"), show_default=True, help="Directory."
 )
 @click.option("--vocab-size", type=int, help="Tokens of the tokenizer.  [default: 4096]")
-@click.option("--minutes", type=float, help="Of training, from which the steps follow.  [default: 2.5]")
+@click.option("--minutes", type=float, help="Of training, from which the steps follow.  [default: 2]")
 @click.option("--steps", type=int, help="Optimiser updates, instead of --minutes.")
 @click.option("--seed", type=int, help="Names every random stream.  [default: 0]")
 @click.option("--force", is_flag=True, help="Start anew, replacing the quickstart in --out.")

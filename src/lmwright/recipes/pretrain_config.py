@@ -19,7 +19,7 @@ from lmwright import seams
 from lmwright.config import closest, convert, merge
 from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError
-from lmwright.model.config import ModelConfig
+from lmwright.model.config import ModelConfig, usual_ffn_size
 from lmwright.train.config import TrainConfig
 
 SMALL = {
@@ -131,7 +131,5 @@ def _complete(given: Mapping[str, Any], data: Mapping[str, Any], corpus: Corpus)
     width = found["hidden_size"]
     if isinstance(width, int):
         found.setdefault("num_heads", max(1, width // HEAD_SIZE))
-        # SwiGLU has three matrices where GELU has two: 8/3 of the width makes them equal in size.
-        gated = found.get("ffn", "swiglu") == "swiglu"
-        found.setdefault("ffn_size", -(-8 * width // (3 * 64)) * 64 if gated else 4 * width)
+        found.setdefault("ffn_size", usual_ffn_size(width, found.get("ffn", "swiglu")))
     return found

@@ -27,7 +27,6 @@ from lmwright.train.config import TrainConfig
 from lmwright.train.precision import DTYPES, resolve, resolve_device
 
 ASSUMED_MFU = 0.4
-DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +174,7 @@ def _memory(config: PretrainConfig, precision: str, device: str) -> flops.Traini
         config.architecture,
         training.micro_batch_size or training.batch_size,
         config.data.context_length,
-        DTYPE_NAMES[precision],
+        precision,
         device=device,
     )
 

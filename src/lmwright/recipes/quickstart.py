@@ -28,6 +28,7 @@ from lmwright.text.tokenizer import train_bpe
 if TYPE_CHECKING:
     from lmwright.decode.params import SamplingParams
     from lmwright.recipes.opening import Opened
+    from lmwright.recipes.pretrain_plan import Measured
 
 Say = Callable[[str], None]
 STAGES = ("gather", "tokenizer", "shards", "pretrain", "evaluate", "sample", "export", "report")
@@ -38,7 +39,7 @@ ARCHITECTURE = {"family": "llama", "hidden_size": 256, "num_layers": 4, "tie_emb
 CONTEXT = 256
 BATCH = 16
 LEARNING_RATE = 3e-3
-DEFAULT_MINUTES = 2.5
+DEFAULT_MINUTES = 2.0
 FEWEST_STEPS, MOST_STEPS = 20, 20_000
 PROMPT_TOKENS, SAMPLE_TOKENS, NUM_SAMPLES = 24, 96, 4
 
@@ -157,14 +158,15 @@ def _train(asked: Quickstart, corpus: Corpus, out: Path, force: bool, say: Say) 
     if begun and not force:
         pretrain.resume(out, go_on=go_on, say=say)
     else:
-        settings = _settings(asked, corpus)
-        pretrain.pretrain(settings, out, where="quickstart", force=True, go_on=go_on, say=say)
+        settings, measured = _settings(asked, corpus)
+        pretrain.pretrain(settings, out, where="quickstart", force=True, measured=measured, go_on=go_on, say=say)
     facts = read_json(corpus.directory / "corpus.json")
     atomic_write_json(out / "corpus.json", facts)
 
 
-def _settings(asked: Quickstart, corpus: Corpus) -> dict[str, Any]:
-    """Return the settings of the run; the number of steps follows from the time of a measured one."""
+def _settings(asked: Quickstart, corpus: Corpus) -> tuple[dict[str, Any], Measured | None]:
+    """Return the settings of the run and, where the number of steps follows from it, the measurement."""
+    measured = None
     training: dict[str, Any] = {
         "steps": asked.steps or FEWEST_STEPS,
         "batch_size": BATCH,
@@ -178,15 +180,11 @@ def _settings(asked: Quickstart, corpus: Corpus) -> dict[str, Any]:
     }
     if asked.steps is None:
         planned = pretrain.plan_run(settings, "quickstart")
+        measured = planned.measured
         steps = round(60 * (asked.minutes or DEFAULT_MINUTES) * FEWEST_STEPS / planned.figures["seconds"])
-        found = planned.config.training
-        training |= {
-            "steps": min(max(steps, FEWEST_STEPS), MOST_STEPS),
-            "threads": found.threads,
-            "matmul": found.matmul,
-        }
+        training["steps"] = min(max(steps, FEWEST_STEPS), MOST_STEPS)
     training["eval_every"] = max(1, training["steps"] // 4)
-    return settings
+    return settings, measured
 
 
 def _evaluate(opened: Opened, corpus: Corpus, out: Path, say: Say) -> None:
