@@ -3,7 +3,7 @@
 Two GPT-2 shapes with a character vocabulary, batch 16: 10.6M parameters (6 layers, 6 heads, 384 wide, context 256)
 and 0.8M (4 layers, 4 heads, 128 wide, context 64). Both sides start from the same weights and see the same
 batches. Ours runs the package's own loop with its log, the peer a plain loop with torch.optim.AdamW and clipping.
-The candidates of a shape take turns, a few steps each, in one process of their own.
+The candidates of a shape, each a process of its own under this one, take turns of a few steps.
 
 python -m benchmarks.training [--rounds N] [--profile NAME]
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,10 @@ class Ours:
         from lmwright.train.checkpoint import State
         from lmwright.train.config import TrainConfig
         from lmwright.train.loop import Job
+        from lmwright.train.machine import keep_memory
         from lmwright.train.optimizers import adamw
 
+        keep_memory()  # as every run of the package does
         self.steps = SHAPES[shape][4]
         self.state = State()
         model = load_model(start)
@@ -184,21 +188,56 @@ def start_weights(shape: str, place: Path) -> Path:
     return place / "start"
 
 
-def candidates(shape: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Build the candidates of a shape from one set of weights."""
-    text, start = characters(), start_weights(shape, Path(tempfile.mkdtemp()))
+def build(shape: str, name: str, start: Path) -> Any:
+    """Build one candidate from the common weights."""
+    side, precision = name.split()
     kinds: dict[str, Callable[..., Any]] = {"ours": Ours, "peer": Peer}
-    return {name: kinds[name.split()[0]](shape, text, name.split()[1], start) for name in names}
+    return kinds[side](shape, characters(), precision, start)
+
+
+def serve(shape: str, name: str, start: Path, pipe: Connection) -> None:
+    """Be one candidate: answer each word on the pipe with what its method of that name returns."""
+    candidate = build(shape, name, start)
+    for word in iter(pipe.recv, "end"):
+        pipe.send(getattr(candidate, word)())
+
+
+class Remote:
+    """A candidate in a process of its own, so that no side's settings touch the other's."""
+
+    def __init__(self, shape: str, name: str, start: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(shape, name, start, other), daemon=True)
+        self.process.start()
+
+    def turn(self) -> float:
+        """Train some steps more; return tokens a second."""
+        self.pipe.send("turn")
+        return float(self.pipe.recv())
+
+    def losses(self) -> list[float]:
+        """Return the loss of every step."""
+        self.pipe.send("losses")
+        return list(self.pipe.recv())
+
+    def end(self) -> None:
+        """Let the process go."""
+        self.pipe.send("end")
+        self.process.join()
 
 
 def compare(shape: str, rounds: int) -> dict[str, Any]:
     """Let the candidates of a shape take turns; return tokens/s by candidate and the losses they ended with."""
-    built = candidates(shape, CANDIDATES)
+    start = start_weights(shape, Path(tempfile.mkdtemp()))
+    built = {name: Remote(shape, name, start) for name in CANDIDATES}
     for candidate in built.values():
         candidate.turn()  # warms up; both sides keep the steps
     rates = alternate({name: candidate.turn for name, candidate in built.items()}, rounds)
     last = {name: sum(candidate.losses()[-10:]) / 10 for name, candidate in built.items()}
     steps = len(next(iter(built.values())).losses())
+    for candidate in built.values():
+        candidate.end()
     return {"rates": rates, "losses": last, "steps": steps}
 
 
@@ -207,7 +246,7 @@ def profile(shape: str, name: str) -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watch
 
-    candidate = candidates(shape, (name,))[name]
+    candidate = build(shape, name, start_weights(shape, Path(tempfile.mkdtemp())))
     candidate.turn()
     with watch(activities=[ProfilerActivity.CPU]) as seen:
         rate = candidate.turn()

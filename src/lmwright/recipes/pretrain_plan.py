@@ -85,6 +85,7 @@ def adopt(config: PretrainConfig, measured: Measured) -> Measured:
 
 def apply(training: TrainConfig) -> None:
     """Set the process to what a resolved configuration says; 'auto' leaves things as they are."""
+    machine.keep_memory()
     if isinstance(training.threads, int):
         torch.set_num_threads(training.threads)
     if training.matmul != "auto":
