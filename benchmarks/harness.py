@@ -38,10 +38,17 @@ def row(
     peer: str | None = None,
     peer_values: Sequence[float] = (),
     target: str | None = None,
+    headline: bool = True,
 ) -> dict[str, Any]:
-    """Return one line of a result: medians, and their ratio where there is a peer."""
+    """Return one line of a result: medians, and their ratio where there is a peer. headline: show in the README."""
     median = statistics.median(values)
-    line: dict[str, Any] = {"measure": measure, "value": median, "unit": unit, "rounds": len(values)}
+    line: dict[str, Any] = {
+        "measure": measure,
+        "value": median,
+        "unit": unit,
+        "rounds": len(values),
+        "headline": headline,
+    }
     if peer is not None:
         peer_median = statistics.median(peer_values)
         line |= {"peer": peer, "peer_value": peer_median, "ratio": median / peer_median}

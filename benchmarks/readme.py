@@ -18,7 +18,7 @@ def table() -> str:
     lines = ["| measured | lmwright | peer | ratio | target | command |", "|---|--:|--:|--:|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
-        shown = [line for line in result["rows"] if line.get("headline", True)]
+        shown = [line for line in result["rows"] if line["headline"]]
         lines += [_line(line, result["command"]) for line in shown]
     return "\n".join(lines)
 
