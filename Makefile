@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart test test-slow lint bench mutants clean
+.PHONY: help quickstart test test-slow lint bench clean
 
 help:
 	@echo "make quickstart   set up .venv and run lmwright quickstart (writes runs/quickstart/report.html)"

@@ -40,7 +40,7 @@ def row(
     target: str | None = None,
     headline: bool = True,
 ) -> dict[str, Any]:
-    """Return one line of a result: medians, and their ratio where there is a peer. headline: show in the README."""
+    """Return one line of a result: medians, and their ratio to a peer. headline: show it in the README."""
     median = statistics.median(values)
     line: dict[str, Any] = {
         "measure": measure,
