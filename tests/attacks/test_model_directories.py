@@ -391,3 +391,21 @@ def test_what_is_not_offered_to_load(llama):
         load_model(llama, dtype=torch.int8)
     with pytest.raises(LmwrightError, match="already holds"):
         save_model(load_model(llama), llama)
+
+
+def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
+    """safetensors wraps the system's error into text of its own."""
+    import safetensors.torch
+    import torch
+
+    from lmwright.model import weights
+
+    def full(*_):
+        raise safetensors.SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        weights.write({"a": torch.zeros(4)}, tmp_path / "model.safetensors")
+    assert caught.value.errno == 28

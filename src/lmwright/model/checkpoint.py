@@ -206,25 +206,16 @@ def _write_weights(tensors: dict[str, Tensor], directory: Path, max_shard_bytes:
         shards[-1][name] = tensor
         held += tensor.nbytes
     if len(shards) == 1:
-        _write_tensors(shards[0], directory / weights.SINGLE_NAME)
+        weights.write(shards[0], directory / weights.SINGLE_NAME)
         return
     mapping = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_tensors(shard, directory / file)
+        weights.write(shard, directory / file)
         mapping.update(dict.fromkeys(shard, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
     _write_json(directory / weights.INDEX_NAME, index)
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    path.touch()
-    mode = path.stat().st_mode  # what the umask gives; safetensors would make it readable to the owner alone
-    save_file(tensors, str(path), {"format": "pt"})  # transformers refuses a file without this
-    path.chmod(mode)
 
 
 def _write_json(path: Path, value: object) -> None:

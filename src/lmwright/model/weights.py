@@ -10,6 +10,9 @@ code when opened (.bin, .pt, .pth: pickles) are refused with the remedy. Knows n
 from __future__ import annotations
 
 import math
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,3 +199,20 @@ def _explain_absence(directory: Path) -> str:
             ".save_pretrained(OUT, safe_serialization=True)"
         )
     return f"{directory}: has neither {SINGLE_NAME} nor {INDEX_NAME}"
+
+
+def write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as one safetensors file, its mode that of the umask. Raises OSError as any write does."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # safetensors would make it readable to the owner alone
+    try:
+        save_file(dict(tensors), str(path), {"format": "pt"})  # transformers refuses a file without this
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+    path.chmod(mode)

@@ -85,8 +85,7 @@ def save(
     keep: int,
 ) -> Path:
     """Write the checkpoint of `state`, point `latest` at it, and remove all but the newest `keep`."""
-    from safetensors.torch import save_file
-
+    from lmwright.model import weights
     from lmwright.model.checkpoint import write_model
 
     final = run.checkpoints / name_of(state.step)
@@ -94,7 +93,7 @@ def save(
     with atomic_directory(final, CHECKPOINT, force=True) as partial:
         write_model(model, partial, tokenizer)
         (partial / STATE).mkdir()
-        save_file(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
+        weights.write(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
         atomic_write_json(partial / STATE / "trainer.json", asdict(state))
     point_latest(run, final)
     for old in steps(run)[:-keep]:
