@@ -29,7 +29,8 @@ def native_bf16(device: Literal["cpu", "cuda"]) -> bool:
     """Return whether the device multiplies bf16 in hardware: AVX512-BF16 or AMX, or a GPU since Ampere."""
     if device == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
-    abilities = torch.cpu.get_capabilities()
+    ask = getattr(torch.cpu, "get_capabilities", None)  # not in every torch that is supported: then fp32
+    abilities = ask() if ask is not None else {}
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
