@@ -42,10 +42,6 @@ RUN_FILES = {
     *("corpus.json", "evaluation.json", "samples.json", "verification.json", "model"),
     *("report.html", "summary.json"),
 }
-KEPT_FILES = {
-    "LOCK",
-    "corpus",
-}  # the lock is held while the rest is cleared; shards are built before the run begins
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -127,7 +123,10 @@ def recover(directory: Path, name: str = "") -> None:
     """
     for path in directory.glob(f"{PARTIAL}*{glob.escape(name)}"):
         parts = re.fullmatch(re.escape(PARTIAL) + r"(\d+)-(old-)?(.+)", path.name)
-        if parts is None or _alive(int(parts[1])) or (name and parts[3] != name):
+        if parts is None or (name and parts[3] != name):
+            continue
+        # In a container every start may have the same number: what bears ours, of this name, is left over too.
+        if _alive(int(parts[1])) and not (name and int(parts[1]) == os.getpid()):
             continue
         if parts[2] and not os.path.lexists(directory / parts[3]):
             os.replace(path, directory / parts[3])

@@ -109,6 +109,16 @@ def test_what_a_killed_process_left_is_cleared_and_put_back(tmp_path: Path) -> N
     }
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container the program may have the same process number at every start."""
+    (tmp_path / f"{runs.PARTIAL}{os.getpid()}-out").mkdir()
+    (tmp_path / f"{runs.PARTIAL}{os.getpid()}-out" / "half").write_text("half")
+    with runs.atomic_directory(tmp_path / "out", THING) as partial:
+        (partial / "x").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [runs.MANIFEST, "x"]
+
+
 def test_a_full_disk_is_one_line_that_names_the_place(tmp_path: Path) -> None:
     def write() -> None:
         with runs.atomic_directory(tmp_path / "out", THING):

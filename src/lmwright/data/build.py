@@ -33,7 +33,7 @@ from lmwright.data.facts import FORMAT, CorpusFacts, References, SplitFacts
 from lmwright.data.shards import DOCUMENTS_SUFFIX, MAX_SHARD_TOKENS, REBUILD, Shard, ShardWriter
 from lmwright.data.split import TokenSplit, encode_documents, end_of_text
 from lmwright.errors import CheckpointError, ConfigError, DataError
-from lmwright.runs import CORPUS, atomic_directory, atomic_write_json, read_json, refuse_existing, verify_manifest
+from lmwright.runs import CORPUS, atomic_directory, atomic_write_json, read_json, verify_manifest
 from lmwright.text.tokenizer import Tokenizer
 
 FACTS_FILE = "corpus.json"
@@ -66,7 +66,6 @@ def build_corpus(
     """
     if not 0 < validation_fraction <= 0.5:
         raise ConfigError(f"validation_fraction = {validation_fraction}: must be above 0 and at most 0.5")
-    refuse_existing(out, CORPUS, force=force)
     end_of_text(tokenizer)
     listing = list_corpus(spec, exclude=(out, *exclude))
     job = _Job(listing, tokenizer, validation_fraction, strict, progress, limits or Limits(), max_shard_tokens)

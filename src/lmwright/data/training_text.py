@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.data.documents import Limits, Reject
-from lmwright.runs import TOKENIZER, atomic_directory, refuse_existing
+from lmwright.runs import TOKENIZER, atomic_directory
 from lmwright.text.tokenizer import Tokenizer, train_bpe
 
 
@@ -35,7 +35,6 @@ def train_tokenizer(
     Raises ConfigError if `out` holds something and force is False, or holds more than a tokenizer; errors of the
     corpus and of `train_bpe` besides.
     """
-    refuse_existing(out, TOKENIZER, force=force)
     listing = list_corpus(spec, exclude=(out,))
     found: list[str] = []
     count = 0
