@@ -41,6 +41,7 @@ class Context:
         generator: torch.Generator | None = None,
         exact: bool = False,
         gradients: bool = True,
+        recompute: bool = False,
     ) -> None:
         self.positions_BT = positions_BT
         self.segments_BT = segments_BT
@@ -50,6 +51,7 @@ class Context:
         self.generator = generator
         self.exact = exact
         self.gradients = gradients and not exact
+        self.recompute = recompute
         self.part: tuple[exact_math.Tile, ...] = ()
         self._once: dict[str, object] = {}
         self._check()
@@ -65,6 +67,7 @@ class Context:
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
         exact: bool = False,
+        recompute: bool = False,
     ) -> Context:
         """A call that sees its own tokens only.
 
@@ -73,10 +76,19 @@ class Context:
         dtype: the precision of activations and matrix products (parameters keep theirs).
         generator: where dropout draws from; None means no dropout.
         exact: compute as `Context.cached(exact=True)` does, so that the two agree to the bit (see model.exact).
+        recompute: blocks are recomputed in the backward pass (see LanguageModel).
         """
         if positions is None:
             positions = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
-        return cls(positions, segments_BT=segments, mask=mask, dtype=dtype, generator=generator, exact=exact)
+        return cls(
+            positions,
+            segments_BT=segments,
+            mask=mask,
+            dtype=dtype,
+            generator=generator,
+            exact=exact,
+            recompute=recompute,
+        )
 
     @classmethod
     def cached(
