@@ -10,7 +10,8 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from lmwright import seams
-from lmwright.errors import CheckpointError
+from lmwright.errors import CheckpointError, ConfigError
+from lmwright.train.groups import GroupConfig
 
 PACKAGE = "lmwright.train.optimizers"
 NAMES = seams.names(PACKAGE)
@@ -34,10 +35,10 @@ def give_gradients(made: dict[str, torch.nn.Parameter], step: int) -> None:
 
 def updated(name: str, steps: int = 3) -> tuple[dict[str, torch.nn.Parameter], object]:
     made = parameters()
-    optimizer = module(name).build(made, module(name).Settings())
+    optimizer = module(name).build(made, module(name).Settings(lr=1e-2))
     for step in range(steps):
         give_gradients(made, step)
-        optimizer.step(1e-2)
+        optimizer.step(1.0)
     return made, optimizer
 
 
@@ -47,12 +48,12 @@ def test_a_state_that_was_saved_and_loaded_goes_on_to_the_bit(name: str, broken_
     straight, one = updated(name, broken_at)
     saved = write_tensors({key: tensor.contiguous() for key, tensor in one.tensors().items()})
     broken = {key: torch.nn.Parameter(parameter.detach().clone()) for key, parameter in straight.items()}
-    two = module(name).build(broken, module(name).Settings())
+    two = module(name).build(broken, module(name).Settings(lr=1e-2))
     two.load(read_tensors(saved))
     for step in range(broken_at, broken_at + 3):
         for made, optimizer in ((straight, one), (broken, two)):
             give_gradients(made, step)
-            optimizer.step(3e-2 / (step + 1))
+            optimizer.step(3 / (step + 1))
         assert all(torch.equal(straight[key], broken[key]) for key in SHAPES)
     assert {key: tensor.dtype for key, tensor in two.tensors().items()} == {
         key: tensor.dtype for key, tensor in one.tensors().items()
@@ -64,17 +65,17 @@ def test_what_was_loaded_is_not_altered_by_the_next_step(name: str) -> None:
     made, optimizer = updated(name)
     given = {key: tensor.clone() for key, tensor in optimizer.tensors().items()}
     kept = {key: tensor.clone() for key, tensor in given.items()}
-    fresh = module(name).build(made, module(name).Settings())
+    fresh = module(name).build(made, module(name).Settings(lr=1e-2))
     fresh.load(given)
     give_gradients(made, 9)
-    fresh.step(1e-2)
+    fresh.step(1.0)
     assert all(torch.equal(given[key], kept[key]) for key in kept)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_lower_a_convex_loss_each_one_at_first(name: str) -> None:
     made, target = parameters(), parameters(seed=2)
-    optimizer = module(name).build(made, module(name).Settings())
+    optimizer = module(name).build(made, module(name).Settings(lr=1e-2))
     losses = []
     for _ in range(20):
         for parameter in made.values():
@@ -82,7 +83,7 @@ def test_steps_lower_a_convex_loss_each_one_at_first(name: str) -> None:
         loss = sum(((parameter - target[key]) ** 2).sum() for key, parameter in made.items())
         loss.backward()
         losses.append(loss.item())
-        optimizer.step(1e-2)
+        optimizer.step(1.0)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
 
@@ -90,27 +91,53 @@ def test_steps_lower_a_convex_loss_each_one_at_first(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_parameter_without_a_gradient_is_untouched_and_has_no_state(name: str) -> None:
     made = parameters()
-    optimizer = module(name).build(made, module(name).Settings())
+    optimizer = module(name).build(made, module(name).Settings(lr=1e-2))
     before = {key: parameter.detach().clone() for key, parameter in made.items()}
     give_gradients(made, 0)
     made["layer.weight"].grad = made["gain"].grad = None
-    optimizer.step(1e-2)
+    optimizer.step(1.0)
     assert {key for key in SHAPES if torch.equal(made[key], before[key])} == {"layer.weight", "gain"}
     assert not [key for key in optimizer.tensors() if key.startswith(("layer.weight", "gain"))]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_learning_rate_is_the_argument_whatever_the_settings_say(name: str) -> None:
+def test_the_rate_is_the_peak_times_the_factor(name: str) -> None:
     one, two = parameters(), parameters()
-    slow = module(name).build(one, module(name).Settings(lr=1e-6))
-    fast = module(name).build(two, module(name).Settings(lr=1.0))
-    for made, optimizer in ((one, slow), (two, fast)):
+    slow = module(name).build(one, module(name).Settings(lr=2e-2))
+    fast = module(name).build(two, module(name).Settings(lr=1e-2))
+    for made, optimizer, factor in ((one, slow, 0.5), (two, fast, 1.0)):
         give_gradients(made, 0)
-        optimizer.step(1e-2)
+        optimizer.step(factor)
     assert all(torch.equal(one[key], two[key]) for key in SHAPES)
     still = {key: parameter.detach().clone() for key, parameter in one.items()}
     slow.step(0.0)
     assert all(torch.equal(one[key], still[key]) for key in SHAPES), "at rate 0 nothing moves"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_has_its_own_rate_and_decay(name: str) -> None:
+    settings = module(name).Settings(lr=1e-2)
+    groups = [GroupConfig(match="^layer", lr=0.0), GroupConfig(match="embedding", lr=2.0, weight_decay=0.0)]
+    grouped, plain, twice = parameters(), parameters(), parameters()
+    for made, optimizer, factor in (
+        (grouped, module(name).build(grouped, settings, groups), 1.0),
+        (plain, module(name).build(plain, settings), 1.0),
+        (twice, module(name).build(twice, settings, [GroupConfig(match="", weight_decay=0.0)]), 2.0),
+    ):
+        give_gradients(made, 0)
+        optimizer.step(factor)
+    start = parameters()
+    assert torch.equal(grouped["layer.weight"], start["layer.weight"])
+    assert torch.equal(grouped["layer.bias"], start["layer.bias"])
+    assert torch.equal(grouped["gain"], plain["gain"])
+    torch.testing.assert_close(grouped["embedding.weight"], twice["embedding.weight"], rtol=0, atol=0)
+    assert not torch.equal(grouped["embedding.weight"], plain["embedding.weight"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_without_a_parameter_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="finds no parameter"):
+        module(name).build(parameters(), module(name).Settings(), [GroupConfig(match="nobody")])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +150,7 @@ def test_a_state_that_does_not_fit_is_refused_tensor_by_tensor(name: str) -> Non
         wrong[f"{key} missing"] = {other: kept for other, kept in sound.items() if other != key}
         wrong[f"{key} too large"] = {**sound, key: torch.zeros(*tensor.shape, 2)}
     for what, tensors in wrong.items():
-        fresh, refused = module(name).build(parameters(), module(name).Settings()), False
+        fresh, refused = module(name).build(parameters(), module(name).Settings(lr=1e-2)), False
         try:
             fresh.load(tensors)
         except CheckpointError as error:

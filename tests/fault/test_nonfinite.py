@@ -55,7 +55,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, call: int, how: str) -> list[list[str
                 super().__init__(*args, **names)
                 loaders.append(self)
 
-        monkeypatch.setattr(objectives, "load", lambda _: loss)
+        monkeypatch.setattr(objectives, "load", lambda *_, **__: loss)
         monkeypatch.setattr(module, "Loader", Watched)
         return real(*arguments)
 

@@ -32,7 +32,7 @@ def test_the_update_is_the_published_one_and_only_matrices_decay() -> None:
     (b1, b2), eps = SETTINGS.betas, SETTINGS.eps
     for step, lr in enumerate(RATES):
         give_gradients(parameters, step)
-        optimizer.step(lr)
+        optimizer.step(lr / SETTINGS.lr)
         for name, value in expected.items():
             g = parameters[name].grad.double()
             m, v = moments[name]
@@ -58,7 +58,7 @@ def test_the_update_is_that_of_torch() -> None:
         give_gradients(theirs, step)
         for group in peer.param_groups:
             group["lr"] = lr
-        optimizer.step(lr)
+        optimizer.step(lr / SETTINGS.lr)
         peer.step()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6)
@@ -74,7 +74,7 @@ def test_a_saved_state_goes_on_to_the_bit() -> None:
             two.load(tensors)
         for parameters, optimizer in ((straight, one), (broken, two)):
             give_gradients(parameters, step)
-            optimizer.step(lr)
+            optimizer.step(lr / SETTINGS.lr)
     for name in straight:
         assert torch.equal(straight[name], broken[name])
 
@@ -84,7 +84,7 @@ def test_the_state_is_fp32_and_named_by_parameter() -> None:
     optimizer = adamw.build(parameters, SETTINGS)
     assert optimizer.tensors() == {}
     give_gradients(parameters, 0)
-    optimizer.step(1e-3)
+    optimizer.step(0.1)
     tensors = optimizer.tensors()
     assert set(tensors) == {f"{name}.{part}" for name in parameters for part in ("step", "exp_avg", "exp_avg_sq")}
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -105,7 +105,7 @@ def test_a_state_that_does_not_fit_is_refused(change: object, message: str) -> N
     parameters = make()
     optimizer = adamw.build(parameters, SETTINGS)
     give_gradients(parameters, 0)
-    optimizer.step(1e-3)
+    optimizer.step(0.1)
     tensors = dict(optimizer.tensors())
     change(tensors)  # type: ignore[operator]
     with pytest.raises(CheckpointError, match=message):

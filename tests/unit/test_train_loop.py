@@ -77,7 +77,7 @@ class Recorded:
             config=config,
             model=self.model,
             objective=loss,
-            optimizer=adamw.build(dict(self.model.named_parameters()), adamw.Settings()),
+            optimizer=adamw.build(dict(self.model.named_parameters()), adamw.Settings(lr=config.optimizer["lr"])),
             loader=Rows(),
             run=self.run,
             save=self.save,

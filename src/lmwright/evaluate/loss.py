@@ -106,7 +106,7 @@ def evaluate_split(
 def _nats(model: LanguageModel, batch: Batch, dtype: torch.dtype) -> float:
     """Return the summed loss of a batch, in fp64."""
     ctx = Context.dense(batch.ids_BT, dtype=dtype)
-    return float(summed_cross_entropy(model, model(batch.ids_BT, ctx), batch.labels_BT, ctx))
+    return float(summed_cross_entropy(model, model(batch.ids_BT, ctx), batch.labels_BT, ctx)[1])
 
 
 def _check(model: LanguageModel, split: TokenSplit, context_length: int, batch_size: int) -> None:

@@ -18,8 +18,8 @@ from lmwright.objectives import LossOutput
 from lmwright.objectives._cross_entropy import summed_cross_entropy
 
 
-def loss(model: LanguageModel, batch: Batch, ctx: Context) -> LossOutput:
+def loss(model: LanguageModel, batch: Batch, ctx: Context, *, z_loss: float = 0.0) -> LossOutput:
     """Return the summed cross-entropy of the batch's labels in nats; the softmax is taken in fp32."""
     hidden_BTD = model(batch.ids_BT, ctx)
-    total = summed_cross_entropy(model, hidden_BTD, batch.labels_BT, ctx)
-    return LossOutput(sum=total.to(torch.float32), count=batch.num_targets())
+    total, nats = summed_cross_entropy(model, hidden_BTD, batch.labels_BT, ctx, z_loss=z_loss)
+    return LossOutput(sum=total.to(torch.float32), nats=nats.to(torch.float32), count=batch.num_targets())

@@ -203,7 +203,7 @@ def _train(
     model.init_weights(seeds.torch_generator(training.seed, "init"))
     model.to(training.device)
     optimizer = parts.module("optimizers", training.optimizer).build(
-        dict(model.named_parameters()), parts.settings("optimizers", training.optimizer)
+        dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
     )
     state = State(config=checkpoint.fingerprint(_meaning(config)))
     if start is not None:
@@ -228,7 +228,7 @@ def _train(
     job = Job(
         config=training,
         model=model,
-        objective=objectives.load(config.task.objective),
+        objective=objectives.load(config.task.objective, z_loss=config.task.z_loss),
         optimizer=optimizer,
         loader=loader,
         run=run,

@@ -37,9 +37,13 @@ HEAD_SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """objective: what the model learns to do, the name of a file in `objectives/`."""
+    """objective: what the model learns to do, the name of a file in `objectives/`.
+
+    z_loss: weight of a penalty on the softmax's denominator, which keeps logits from drifting; 1e-4 is usual.
+    """
 
     objective: str = "causal"
+    z_loss: Annotated[float, Meta(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
         allowed = seams.names("lmwright.objectives")

@@ -100,12 +100,12 @@ class _Trial:
         self._device = resolve_device(config.training.device)
         self._model = LanguageModel(config.architecture).to(self._device)
         self._model.init_weights(seeds.torch_generator(0, "trial", device=self._device))
-        self._objective = objectives.load(config.task.objective)
+        self._objective = objectives.load(config.task.objective, z_loss=config.task.z_loss)
         self._size = self._config.micro_batch_size or self._config.batch_size
         self._batch: Batch = Loader(plan, batch_size=self._size, seed=0).next_batch().to(self._device)
         module = parts.module("optimizers", self._config.optimizer)
         settings = parts.settings("optimizers", self._config.optimizer)
-        self._optimizer = module.build(dict(self._model.named_parameters()), settings)
+        self._optimizer = module.build(dict(self._model.named_parameters()), settings, self._config.groups)
 
     def micro_batch(self) -> None:
         """Forward and backward of one micro-batch, with dropout where the run has it."""
@@ -125,9 +125,9 @@ class _Trial:
         least: what a micro-batch has been seen to take at best, earlier and under the same settings.
         """
         self.micro_batch()
-        self._optimizer.step(1e-9)
+        self._optimizer.step(1e-6)
         each = min(least, machine.least_seconds(self.micro_batch, budget=2.0))
-        once = machine.least_seconds(lambda: self._optimizer.step(1e-9), budget=0.2)
+        once = machine.least_seconds(lambda: self._optimizer.step(1e-6), budget=0.2)
         return each * self._config.batch_size / self._size + once
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from lmwright.errors import ConfigError
 from lmwright.train import parts
+from lmwright.train.groups import GroupConfig
 
 Count = Annotated[int, Meta(ge=1)]
 MOST_THREADS = 1024  # far beyond it the threads' library ends the process
@@ -25,14 +26,20 @@ class TrainConfig:
 
     steps: optimiser updates. batch_size: sequences in one update, over all micro-batches and ranks.
     micro_batch_size: sequences that go through the model at once; None is the whole batch.
-    optimizer, schedule: {name, settings of that file}.
+    optimizer, schedule: {name, settings of that file}. groups: parameters with another rate or decay.
     clip_norm: the global gradient norm is clipped to it; None leaves it alone.
+    ema_decay: of an exponential moving average of the weights, kept beside them; None keeps none.
     precision: what matrix products are computed in; the masters are always fp32. 'auto' is bf16 where the
         processor or GPU multiplies bf16 natively, else fp32.
     device, threads, matmul: 'auto' is decided at the start of a run and stored, for a bitwise resume needs the
         same. matmul is the path of fp32 products, see `train.machine`.
+    activation_checkpointing: blocks are computed again in the backward pass instead of being kept.
+    compile: whether blocks go through torch.compile; 'auto' measures whether it is worth its time.
+    parallel: how several processes share the work: 'ddp' copies the model to each, 'fsdp' shards it.
     eval_every, checkpoint_every: in steps; 0 is never (a checkpoint is always made at the end); None is a tenth
-        and a fifth of the run. keep_checkpoints: how many of the newest are kept. log_every: in steps.
+        and a fifth of the run. keep_checkpoints: how many of the newest are kept; keep_best: and the one with the
+        lowest validation loss. log_every: in steps.
+    trackers: who is told what metrics.jsonl records, names of files in `train/trackers`.
     """
 
     steps: Count
@@ -40,16 +47,23 @@ class TrainConfig:
     micro_batch_size: Count | None = None
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "adamw"})
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    groups: tuple[GroupConfig, ...] = ()
     clip_norm: Annotated[float, Meta(gt=0)] | None = 1.0
+    ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | str = "auto"
     matmul: Literal["auto", "highest", "medium"] = "auto"
+    activation_checkpointing: bool = False
+    compile: bool | Literal["auto"] = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     seed: Annotated[int, Meta(ge=0)] = 0
     eval_every: Every | None = None
     checkpoint_every: Every | None = None
     keep_checkpoints: Count = 2
+    keep_best: bool = True
     log_every: Count = 1
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         micro = self.micro_batch_size
@@ -71,15 +85,19 @@ class TrainConfig:
         }
         for name, value in defaults.items():
             object.__setattr__(self, name, value)
-        self.lr(0)
-        self.lr(self.steps - 1)
+        self.factor(0)
+        self.factor(self.steps - 1)
 
     def _every(self, given: int | None, times: int) -> int:
         return max(1, self.steps // times) if given is None else given
 
-    def lr(self, step: int) -> float:
-        """Return the learning rate of update `step` (0 .. steps - 1)."""
+    def factor(self, step: int) -> float:
+        """Return the fraction of the peak rates for update `step` (0 .. steps - 1)."""
         shape = parts.module("schedules", self.schedule)
         factor: float = shape.factor(step, self.steps, parts.settings("schedules", self.schedule))
+        return factor
+
+    def lr(self, step: int) -> float:
+        """Return the optimiser's learning rate of update `step`, for the log."""
         peak: float = self.optimizer["lr"]
-        return peak * factor
+        return peak * self.factor(step)

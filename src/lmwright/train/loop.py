@@ -124,12 +124,11 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
         if not found.finite:
             _refuse_damaged(job, state.step, log, saved)  # then no document is to blame
             _refuse(job, state.step, batch, found, log)
-        lr = config.lr(state.step)
-        job.optimizer.step(lr)
+        job.optimizer.step(config.factor(state.step))
     state = state.after(tokens=found.count, seconds=log.clock.spent, loader=job.loader.state_dict())
     log.add(found.loss_sum, found.count, found.metrics)
     if state.step % config.log_every == 0 or state.step == config.steps:
-        log.step(state.step, lr=lr, grad_norm=found.norm, tokens=state.tokens)
+        log.step(state.step, lr=config.lr(state.step - 1), grad_norm=found.norm, tokens=state.tokens)
     return state, found.loss_sum / found.count
 
 

@@ -1,7 +1,8 @@
 """Optimisers: a file each, named in the run file by the file's name.
 
-A file here defines `Settings` (with `lr`, the peak learning rate) and `build(parameters, settings)`, which returns
-an `Optimizer` over the named parameters. Optimisers know nothing of schedules: the learning rate is an argument.
+A file here defines `Settings` (with `lr`, the peak learning rate) and `build(parameters, settings, groups=())`,
+which returns an `Optimizer` over the named parameters, those of a group with its rate and decay. Optimisers know
+nothing of schedules: the fraction of the peak is an argument.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 class Optimizer(Protocol):
     """What the loop asks of an optimiser."""
 
-    def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, at learning rate `lr`."""
+    def step(self, factor: float) -> None:
+        """Update every parameter that has a gradient, at `factor` times its peak rate."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the whole state as named tensors, for safetensors."""

@@ -9,13 +9,14 @@ PyTorch's fused kernel, one pass over memory; the state is fp32, as the paramete
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
 from lmwright.errors import CheckpointError
+from lmwright.train.groups import GroupConfig, assign
 
 if TYPE_CHECKING:
     import torch
@@ -33,36 +34,42 @@ class Settings:
     weight_decay: Annotated[float, Meta(ge=0)] = 0.1
 
 
-def build(parameters: Mapping[str, torch.nn.Parameter], settings: Settings) -> AdamW:
+def build(
+    parameters: Mapping[str, torch.nn.Parameter], settings: Settings, groups: Sequence[GroupConfig] = ()
+) -> AdamW:
     """Return AdamW over the named parameters."""
-    return AdamW(parameters, settings)
+    return AdamW(parameters, settings, groups)
 
 
 class AdamW:
     """AdamW over named parameters, its state readable as named tensors."""
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], settings: Settings) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        settings: Settings,
+        groups: Sequence[GroupConfig] = (),
+    ) -> None:
         import torch
 
         self._parameters = dict(parameters)
-        matrices = [p for p in self._parameters.values() if p.dim() >= 2]
-        vectors = [p for p in self._parameters.values() if p.dim() < 2]
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, group in assign(self._parameters, groups).items():
+            parameter = self._parameters[name]
+            usual = settings.weight_decay if parameter.dim() >= 2 else 0.0
+            decay = usual if group.weight_decay is None else group.weight_decay
+            alike.setdefault((settings.lr * group.lr, decay), []).append(parameter)
         self._optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=settings.lr,
+            [{"params": them, "peak": peak, "weight_decay": decay} for (peak, decay), them in alike.items()],
             betas=settings.betas,
             eps=settings.eps,
             fused=True,
         )
 
-    def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, at learning rate `lr`."""
+    def step(self, factor: float) -> None:
+        """Update every parameter that has a gradient, at `factor` times its peak rate."""
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = group["peak"] * factor
         self._optimizer.step()
 
     def tensors(self) -> dict[str, torch.Tensor]:
