@@ -55,6 +55,20 @@ def to_dict(config: Any) -> dict[str, Any]:
     return built
 
 
+def without_defaults(config: Any) -> dict[str, Any]:
+    """As `to_dict`, but only what differs from its default: a setting that is added later changes nothing."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.default is not dataclasses.MISSING and value == field.default:
+            continue
+        if field.default_factory is not dataclasses.MISSING and value == field.default_factory():
+            continue
+        found[field.name] = without_defaults(value) if dataclasses.is_dataclass(value) else value
+    built: dict[str, Any] = msgspec.to_builtins(found)
+    return built
+
+
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises ConfigError if it is missing, is not TOML, or is beyond all measure."""
     try:

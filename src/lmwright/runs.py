@@ -6,7 +6,7 @@
       plan.json       what was predicted
       metrics.jsonl   one record a line, flushed
       checkpoints/    step-NNNNNN/, each with its MANIFEST.json
-      latest          name of the newest checkpoint
+      latest, best    names of the newest checkpoint, and of the one with the lowest validation loss
       LOCK            held while a process writes here
 
 A file is written beside its final name, synced and renamed. A directory is filled beside its final name, its
@@ -38,7 +38,7 @@ PARTIAL = ".partial-"
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENAMETOOLONG}
 # What a run directory may hold. Nothing else is ever removed, and no run is begun beside anything else.
 RUN_FILES = {
-    *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest"),
+    *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest", "best"),
     *("corpus.json", "evaluation.json", "samples.json", "verification.json", "model"),
     *("report.html", "summary.json"),
 }

@@ -95,7 +95,7 @@ def test_a_signal_inside_a_step_leaves_the_step_undone(
     real = recipe._train
 
     def train(*arguments: Any) -> Any:
-        monkeypatch.setattr(objectives, "load", lambda _: loss)
+        monkeypatch.setattr(objectives, "load", lambda *_, **__: loss)
         return real(*arguments)
 
     monkeypatch.setattr(recipe, "_train", train)

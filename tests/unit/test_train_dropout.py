@@ -59,7 +59,7 @@ def losses(place: Path, *, start: int = 0, seed: int = 0, **dropout: float) -> l
             config=config,
             model=model,
             objective=loss,
-            optimizer=adamw.build(dict(model.named_parameters()), adamw.Settings(weight_decay=0.0)),
+            optimizer=adamw.build(dict(model.named_parameters()), adamw.Settings(lr=1e-30, weight_decay=0.0)),
             loader=OneRow(),
             run=run,
             save=lambda state: place / f"step-{state.step}",

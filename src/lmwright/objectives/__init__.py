@@ -1,8 +1,8 @@
 """Objectives: what a model is trained to do, each a pure function in a file of its own.
 
-A file here, `NAME.py`, defines `loss(model, batch, ctx, *, z_loss=0.0) -> LossOutput`; the run file names it by the
-file's name. It returns a sum and a count, never a mean: sums of micro-batches and of ranks add up, means of ragged ones do not.
-It knows nothing of loops, optimisers or precision.
+A file here, `NAME.py`, defines `loss(model, batch, ctx, *, z_loss=0.0) -> LossOutput`; the run file names it by
+the file's name. It returns a sum and a count, never a mean: sums of micro-batches and of ranks add up, means of
+ragged ones do not. It knows nothing of loops, optimisers or precision.
 """
 
 from __future__ import annotations

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmwright import seeds
+from lmwright.config import without_defaults
 from lmwright.data.build import Corpus
 from lmwright.data.pack import PackPlan, plan_blocks, plan_documents
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
-from lmwright.train import checkpoint
+from lmwright.train import checkpoint, parts
 from lmwright.train.checkpoint import State
 
 if TYPE_CHECKING:
     from lmwright.model.language_model import LanguageModel
     from lmwright.recipes.pretrain_plan import Measured
+    from lmwright.train.average import WeightAverage
+    from lmwright.train.config import TrainConfig
 
 Say = Callable[[str], None]
 
@@ -98,7 +101,7 @@ def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, s
         checkpoint.sweep(run)
         found = checkpoint.newest(run, say)
         if found is not None:
-            checkpoint.point_latest(run, found)
+            checkpoint.point(run, checkpoint.read_state(found))
         if corpus is not None:
             config = _moved(config, corpus, found, run)
         step = 0 if found is None else checkpoint.read_state(found).step
@@ -192,7 +195,6 @@ def _train(
     from lmwright.data.loader import Loader
     from lmwright.model.language_model import LanguageModel
     from lmwright.recipes import pretrain_plan
-    from lmwright.train import parts
     from lmwright.train.loop import Job, train
 
     training = config.training
@@ -205,9 +207,10 @@ def _train(
     optimizer = parts.module("optimizers", training.optimizer).build(
         dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
     )
+    average = _average(training, model)
     state = State(config=checkpoint.fingerprint(_meaning(config)))
     if start is not None:
-        found = checkpoint.restore(start, model=model, optimizer=optimizer)
+        found = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
         _refuse_other(found, state, run)
         state = found
         loader.load(state.loader)
@@ -221,6 +224,7 @@ def _train(
             state,
             model=model,
             optimizer=optimizer,
+            average=average,
             tokenizer=corpus.tokenizer,
             keep=training.keep_checkpoints,
         )
@@ -233,7 +237,8 @@ def _train(
         loader=loader,
         run=run,
         save=save,
-        evaluate=_evaluation(config, corpus, model),
+        evaluate=_evaluation(config, corpus, model, average),
+        average=average,
         flops_per_token=figures["flops"]["per_token"],
         peak_flops=figures["peak_flops"],
         go_on=go_on or f"lmwright pretrain --out {run.path} --resume",
@@ -241,6 +246,14 @@ def _train(
     final = train(job, state)
     _compare(run, figures, say)
     return final
+
+
+def _average(training: TrainConfig, model: LanguageModel) -> WeightAverage | None:
+    if training.ema_decay is None:
+        return None
+    from lmwright.train.average import WeightAverage
+
+    return WeightAverage(dict(model.named_parameters()), training.ema_decay)
 
 
 def _open_corpus(config: PretrainConfig, run: RunDirectory) -> Corpus:
@@ -258,10 +271,12 @@ def _open_corpus(config: PretrainConfig, run: RunDirectory) -> Corpus:
 
 def _meaning(config: PretrainConfig) -> dict[str, Any]:
     """Return the settings that decide the final weights: not where things lie, nor what is logged and kept."""
-    settings = asdict(config)
+    settings = without_defaults(config)
     del settings["data"]["corpus"]  # the loader's state knows the data by its content
-    for name in ("eval_every", "checkpoint_every", "keep_checkpoints", "log_every"):
-        del settings["training"][name]
+    for name in ("eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "log_every", "trackers"):
+        settings["training"].pop(name, None)
+    settings["training"]["optimizer"] = parts.meaning("optimizers", config.training.optimizer)
+    settings["training"]["schedule"] = parts.meaning("schedules", config.training.schedule)
     return settings
 
 
@@ -275,29 +290,37 @@ def _refuse_other(found: State, expected: State, run: RunDirectory) -> None:
 
 
 def _evaluation(
-    config: PretrainConfig, corpus: Corpus, model: LanguageModel
+    config: PretrainConfig, corpus: Corpus, model: LanguageModel, average: WeightAverage | None
 ) -> Callable[[], Mapping[str, float]] | None:
     """Return what measures the model on the whole validation split, or None if the run never asks."""
     if not config.training.eval_every:
         return None
-    from lmwright.evaluate.loss import evaluate_split
+    from lmwright.evaluate.loss import SplitLoss, evaluate_split
     from lmwright.train.precision import DTYPES
 
     split, training = corpus.split("validation"), config.training
 
-    def evaluate() -> Mapping[str, float]:
-        found = evaluate_split(
+    def measure() -> SplitLoss:
+        return evaluate_split(
             model,
             split,
             context_length=config.data.context_length,
             batch_size=training.micro_batch_size or training.batch_size,
             dtype=DTYPES[training.precision],
         )
-        return {
+
+    def evaluate() -> Mapping[str, float]:
+        found = measure()
+        figures = {
             "loss": found.nats_per_token,
             "bits_per_byte": found.bits_per_byte,
             "scored_tokens": found.tokens,
         }
+        if average is not None:
+            with average.applied():
+                averaged = measure()
+            figures |= {"average_loss": averaged.nats_per_token, "average_bits_per_byte": averaged.bits_per_byte}
+        return figures
 
     return evaluate
 

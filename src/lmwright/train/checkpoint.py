@@ -3,6 +3,7 @@
     checkpoints/step-000100/
       config.json model.safetensors tokenizer.json ...   the model
       state/optimizer.safetensors                        the optimiser's tensors
+      state/average.safetensors                          the average of the weights, where the run keeps one
       state/trainer.json                                 step, samples, tokens, seconds, fingerprints
       MANIFEST.json                                      size and SHA-256 of each file, written last
 
@@ -37,6 +38,7 @@ from lmwright.runs import (
 if TYPE_CHECKING:
     from lmwright.model.language_model import LanguageModel
     from lmwright.text.tokenizer import Tokenizer
+    from lmwright.train.average import WeightAverage
     from lmwright.train.optimizers import Optimizer
 
 STATE = "state"
@@ -47,14 +49,19 @@ class State:
     """Where a run stands.
 
     step: updates made. tokens: targets trained on. seconds: wall time by what it was spent on (train, evaluation,
-    checkpoint), over all processes of the run. evaluated: step of the last evaluation. loader: the state of the
-    loader, which knows what data it belongs to. config: fingerprint of the settings that a resume must meet again.
+    checkpoint), over all processes of the run. evaluated: step of the last evaluation; validation_loss: what it
+    gave, in nats per token. best_step, best_loss: of the saved checkpoint with the lowest one, None before there is
+    any. loader: the state of the loader, which knows what data it belongs to. config: fingerprint of the settings
+    that a resume must meet again.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     evaluated: int = 0
+    validation_loss: float | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
     loader: dict[str, Any] = field(default_factory=dict)
     config: str = ""
 
@@ -63,6 +70,13 @@ class State:
         return replace(
             self, step=self.step + 1, tokens=self.tokens + tokens, seconds=dict(seconds), loader=dict(loader)
         )
+
+    def judged(self) -> State:
+        """Return the state with this step as the best one, if it was evaluated and is."""
+        loss = self.validation_loss if self.evaluated == self.step else None
+        if loss is None or (self.best_loss is not None and loss >= self.best_loss):
+            return self
+        return replace(self, best_step=self.step, best_loss=loss)
 
 
 def fingerprint(*facts: Mapping[str, Any]) -> str:
@@ -81,10 +95,11 @@ def save(
     *,
     model: LanguageModel,
     optimizer: Optimizer,
+    average: WeightAverage | None,
     tokenizer: Tokenizer | None,
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `state`, point `latest` at it, and remove all but the newest `keep`."""
+    """Write the checkpoint of `state`, point `latest` and `best`; keep the newest `keep` and the best."""
     from lmwright.model import weights
     from lmwright.model.checkpoint import write_model
 
@@ -94,16 +109,22 @@ def save(
         write_model(model, partial, tokenizer)
         (partial / STATE).mkdir()
         weights.write(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
+        if average is not None:
+            weights.write(average.tensors(), partial / STATE / "average.safetensors")
         atomic_write_json(partial / STATE / "trainer.json", asdict(state))
-    point_latest(run, final)
-    for old in steps(run)[:-keep]:
-        _remove(old)
+    point(run, state)
+    sound = [path for path in steps(run) if _step_of(path) <= state.step]  # beyond it they failed to be restored
+    for old in sound[:-keep]:
+        if _step_of(old) != state.best_step:
+            _remove(old)
     return final
 
 
-def point_latest(run: RunDirectory, path: Path) -> None:
-    """Let `latest` name a checkpoint; a resume does it again, for a kill may fall between it and the save."""
-    atomic_write_text(run.path / "latest", path.name + "\n")
+def point(run: RunDirectory, state: State) -> None:
+    """Let `latest` and `best` name their checkpoints; a resume does it again: a kill may follow on a save."""
+    atomic_write_text(run.path / "latest", name_of(state.step) + "\n")
+    if state.best_step is not None:
+        atomic_write_text(run.path / "best", name_of(state.best_step) + "\n")
 
 
 def steps(run: RunDirectory) -> list[Path]:
@@ -113,7 +134,11 @@ def steps(run: RunDirectory) -> list[Path]:
             f"{run.checkpoints}: is a file, and must be the directory of the run's checkpoints; put that back"
         )
     found = run.checkpoints.glob("step-*") if run.checkpoints.is_dir() else ()
-    return sorted((path for path in found if path.name[5:].isdigit()), key=lambda path: int(path.name[5:]))
+    return sorted((path for path in found if path.name[5:].isdigit()), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name[5:])
 
 
 def newest(run: RunDirectory, warn: Callable[[str], None], *, with_state: bool = True) -> Path | None:
@@ -134,8 +159,10 @@ def newest(run: RunDirectory, warn: Callable[[str], None], *, with_state: bool =
     return None
 
 
-def restore(path: Path, *, model: LanguageModel, optimizer: Optimizer) -> State:
-    """Load weights and optimiser state from a checkpoint into `model` and `optimizer`; return the state."""
+def restore(
+    path: Path, *, model: LanguageModel, optimizer: Optimizer, average: WeightAverage | None = None
+) -> State:
+    """Load a checkpoint into `model`, `optimizer` and `average`; return the state."""
     import torch
     from safetensors.torch import load_file
 
@@ -148,7 +175,10 @@ def restore(path: Path, *, model: LanguageModel, optimizer: Optimizer) -> State:
             # choose their order of sums by alignment.
             parameter.copy_(saved[name])
     optimizer.load(load_file(path / STATE / "optimizer.safetensors"))
-    return read_state(path)
+    state = read_state(path)
+    if average is not None:
+        average.load(load_file(path / STATE / "average.safetensors"), state.step)
+    return state
 
 
 def read_state(path: Path) -> State:

@@ -55,10 +55,12 @@ def compute(
     precision: str,
     clip_norm: float | None,
     dropout: Callable[[int], torch.Generator | None],
+    recompute: bool = False,
 ) -> Gradient:
     """Leave the gradient of the batch's mean loss in the parameters.
 
-    dropout: gives the random stream of a micro-batch by its number, or None for no dropout.
+    dropout: gives the random stream of a micro-batch by its number, or None for no dropout. recompute: blocks are
+    computed again in the backward pass, which takes time and saves memory.
     Raises DataError if the batch has no target.
     """
     for parameter in model.parameters():
@@ -72,6 +74,7 @@ def compute(
             segments=micro.segments_BT,
             dtype=DTYPES[precision],
             generator=dropout(number),
+            recompute=recompute,
         )
         output = objective(model, micro, ctx)
         output.sum.backward()  # type: ignore[no-untyped-call]

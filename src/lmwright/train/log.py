@@ -1,6 +1,7 @@
 """What a run says about itself in metrics.jsonl, and the clocks behind its rates.
 
-Kinds of record: `start` (a process took the run up), `step`, `evaluation`, `checkpoint`, `nonfinite`, `end`.
+Kinds of record: `start` (a process took the run up), `step`, `evaluation`, `checkpoint`, `finding`, `nonfinite`,
+`end`. Trackers are told each record as it is written.
 A step's tokens per second are the tokens trained on since the record before it, over the time spent in training
 steps since then, reading of batches included; evaluation and saving are timed apart, in their own records.
 """
@@ -9,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmwright.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from lmwright.train.trackers import Tracker
 
 
 @dataclass
@@ -43,8 +47,17 @@ class Log:
     flops_per_token x tokens per second / peak_flops. clock: what earlier processes of the run have spent.
     """
 
-    def __init__(self, run: RunDirectory, *, flops_per_token: float, peak_flops: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        flops_per_token: float,
+        peak_flops: float,
+        clock: Clock,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
         self.clock = clock
+        self._trackers = trackers
         self._run = run
         self._mfu_per_rate = flops_per_token / peak_flops
         self.last_loss: float | None = None  # of the last step record, in nats per token
@@ -83,4 +96,7 @@ class Log:
 
     def write(self, kind: str, step: int, **facts: Any) -> None:
         """Append one record."""
-        self._run.log({"kind": kind, "step": step, **facts})
+        record = {"kind": kind, "step": step, **facts}
+        self._run.log(record)
+        for tracker in self._trackers:
+            tracker.write(record)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 
@@ -30,6 +30,10 @@ from lmwright.train.log import Clock, Log
 from lmwright.train.machine import current_memory, peak_memory
 from lmwright.train.optimizers import Optimizer
 from lmwright.train.signals import Stopped, StopSignals
+
+if TYPE_CHECKING:
+    from lmwright.train.average import WeightAverage
+    from lmwright.train.trackers import Tracker
 
 
 class NonFiniteError(LmwrightError):
@@ -55,6 +59,7 @@ class Job:
 
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
     it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
+    average: follows the weights, where the run keeps one. trackers: are told each record of the log.
     flops_per_token, peak_flops: for the log's MFU. go_on: the command that resumes the run, for whoever stops it.
     """
 
@@ -66,6 +71,8 @@ class Job:
     run: RunDirectory
     save: Callable[[State], Path]
     evaluate: Callable[[], Mapping[str, float]] | None = None
+    average: WeightAverage | None = None
+    trackers: tuple[Tracker, ...] = ()
     flops_per_token: float
     peak_flops: float
     go_on: str
@@ -82,6 +89,7 @@ def train(job: Job, state: State) -> State:
         flops_per_token=job.flops_per_token,
         peak_flops=job.peak_flops,
         clock=Clock(dict(state.seconds)),
+        trackers=job.trackers,
     )
     log.write("start", state.step, threads=torch.get_num_threads(), precision=config.precision)
     memory = current_memory(config.device)
@@ -91,7 +99,8 @@ def train(job: Job, state: State) -> State:
                 state = _evaluate_if_due(job, state, log, stop, saved)
             last = state.step == config.steps
             if stop.received or last or _due(config.checkpoint_every, state.step):
-                saved = _save(job, state, log, saved)
+                state = _save(job, state, log, saved)
+                saved = state.step
             if stop.received:
                 _interrupt(job, state, stop.received)
             if last:
@@ -120,11 +129,14 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
                 precision=config.precision,
                 clip_norm=config.clip_norm,
                 dropout=lambda number: _dropout(job, state.step, number),
+                recompute=config.activation_checkpointing,
             )
         if not found.finite:
             _refuse_damaged(job, state.step, log, saved)  # then no document is to blame
             _refuse(job, state.step, batch, found, log)
         job.optimizer.step(config.factor(state.step))
+        if job.average is not None:
+            job.average.update()
     state = state.after(tokens=found.count, seconds=log.clock.spent, loader=job.loader.state_dict())
     log.add(found.loss_sum, found.count, found.metrics)
     if state.step % config.log_every == 0 or state.step == config.steps:
@@ -197,19 +209,21 @@ def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals, saved:
     log.write(
         "evaluation", state.step, tokens=state.tokens, **figures, eval_seconds=log.clock.of("evaluation") - before
     )
-    return replace(state, evaluated=state.step)
+    return replace(state, evaluated=state.step, validation_loss=figures.get("loss"))
 
 
-def _save(job: Job, state: State, log: Log, saved: int) -> int:
-    """Save unless this step is on disk already; return the step that is."""
+def _save(job: Job, state: State, log: Log, saved: int) -> State:
+    """Save unless this step is on disk already; return the state that is."""
     if state.step == saved and state.step > 0:
-        return saved
+        return state
+    if job.config.keep_best:
+        state = state.judged()
     _refuse_damaged(job, state.step, log, saved)
     before = log.clock.of("checkpoint")
     with log.clock.on("checkpoint"):
         path = job.save(replace(state, seconds=dict(log.clock.spent)))
     log.write("checkpoint", state.step, name=path.name, save_seconds=log.clock.of("checkpoint") - before)
-    return state.step
+    return state
 
 
 def _interrupt(job: Job, state: State, signum: int) -> NoReturn:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from lmwright import seams
-from lmwright.config import convert
+from lmwright.config import convert, without_defaults
 from lmwright.errors import ConfigError
 
 Kind = Literal["optimizers", "schedules"]
@@ -30,6 +30,11 @@ def settings(kind: Kind, table: Mapping[str, Any]) -> Any:
     """Return the Settings of the file that `table['name']` names, filled from the rest of the table."""
     rest = {key: value for key, value in table.items() if key != "name"}
     return convert(rest, module(kind, table).Settings, f"{kind}.{table['name']}")
+
+
+def meaning(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `table` without what stands at its default, so that a setting added later changes no meaning."""
+    return {"name": table["name"], **without_defaults(settings(kind, table))}
 
 
 def resolved(kind: Kind, table: Mapping[str, Any]) -> dict[str, Any]:
