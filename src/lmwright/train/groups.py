@@ -36,6 +36,10 @@ class GroupConfig:
         except re.error as error:
             raise ConfigError(f"match = {self.match!r}: is no regular expression ({error})") from None
 
+    def rates(self, lr: float, weight_decay: float) -> tuple[float, float]:
+        """Return peak rate and decay of a member, from the optimiser's peak and the decay it would have else."""
+        return lr * self.lr, weight_decay if self.weight_decay is None else self.weight_decay
+
 
 USUAL = GroupConfig(match="")
 
