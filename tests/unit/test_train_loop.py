@@ -141,25 +141,36 @@ def test_the_first_loss_is_that_of_the_untrained_model_on_the_first_batch(tmp_pa
     assert recorded.records("step")[0]["loss"] == pytest.approx(output.sum.item() / output.count, rel=1e-6)
 
 
+class Stopwatch:
+    """A clock that only moves when somebody pauses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def slow(model: LanguageModel, batch: Batch, ctx: Any) -> LossOutput:
     time.sleep(0.02)
     return causal.loss(model, batch, ctx)
 
 
-def test_tokens_per_second_is_true_to_a_stopwatch(tmp_path: Path, record: Any) -> None:
+def test_rates_are_true_to_a_stopwatch(tmp_path: Path, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stopwatch(monkeypatch)
     recorded = record(
         tmp_path / "run", loss=slow, pause=0.03, steps=20, eval_every=5, checkpoint_every=4, log_every=3
     )
-    start = time.perf_counter()
     train(recorded.job, State())
-    wall = time.perf_counter() - start
     steps, end = recorded.records("step"), recorded.records("end")[0]
-    apart = end["evaluation_seconds"] + end["checkpoint_seconds"]
-    assert apart >= 0.03 * (4 + 5)
+    assert end["evaluation_seconds"] == pytest.approx(0.03 * 4)
+    assert end["checkpoint_seconds"] == pytest.approx(0.03 * 5)
     tokens, seconds = (sum(record[f"interval_{what}"] for record in steps) for what in ("tokens", "seconds"))
     assert tokens == 20 * 18
-    assert tokens / seconds == pytest.approx(tokens / (wall - apart), rel=0.02)
-    assert end["tokens_per_second"] == pytest.approx(tokens / seconds, rel=1e-6)
+    assert seconds == end["seconds"] == pytest.approx(20 * 0.02)
+    assert end["tokens_per_second"] == pytest.approx(20 * 18 / (20 * 0.02))
     for record in steps:
         rate = record["interval_tokens"] / record["interval_seconds"]
         assert record["tokens_per_second"] == pytest.approx(rate)
@@ -168,12 +179,15 @@ def test_tokens_per_second_is_true_to_a_stopwatch(tmp_path: Path, record: Any) -
     assert sum(parts) == pytest.approx(end["evaluation_seconds"])
 
 
-def test_seconds_go_on_where_the_process_before_stopped(tmp_path: Path, record: Any) -> None:
+def test_seconds_go_on_where_the_process_before_stopped(
+    tmp_path: Path, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stopwatch(monkeypatch)
     recorded = record(tmp_path / "run", loss=slow)
     recorded.job.loader.number = 8  # type: ignore[attr-defined]
     final = train(recorded.job, State(step=8, tokens=8 * 18, seconds={"train": 100.0, "evaluation": 50.0}))
-    assert 100.04 < final.seconds["train"] < 110
-    assert 50.0 <= recorded.records("end")[0]["evaluation_seconds"] < 60.0
+    assert final.seconds["train"] == pytest.approx(100.04)
+    assert recorded.records("end")[0]["evaluation_seconds"] == 50.0
     assert [record["step"] for record in recorded.records("step")] == [9, 10]
     assert final.tokens == 10 * 18
 
