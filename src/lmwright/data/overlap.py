@@ -54,7 +54,7 @@ def token_counts(split: TokenSplit, *, most: int = MOST_COUNTED) -> NDArray[np.i
         found = np.bincount(tokens)
         if len(found) > split.vocab_size:
             raise DataError(
-                f"{split.name}: holds id {len(found) - 1}, the vocabulary has {split.vocab_size}; build the corpus "
+                f"{split.name}: holds id {len(found) - 1}, the vocabulary has {split.vocab_size}; build it "
                 "again with `lmwright data build`"
             )
         counts[: len(found)] += found

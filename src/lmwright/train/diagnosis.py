@@ -5,7 +5,7 @@ is asked before the first update what can be known by then, and after each updat
 
 - leak         validation documents are in the training text, word for word
 - vocabulary   the model has many more ids than the tokenizer: they are never seen
-- rate         the schedule or the optimiser holds the learning rate still, or it is too small to change fp32 weights
+- rate         the schedule or the optimiser holds the learning rate still, or it is too small for fp32
 - masked       nearly all positions of the batches have no label
 - unigram      the loss stays at the entropy of the token frequencies: nothing of their order is being learnt
 - spike        the loss of a batch stands out of the losses before it, by the median and the median absolute
@@ -329,8 +329,8 @@ class _Spike:
         return Finding(
             "spike",
             update.step,
-            f"the loss jumped from {median:.3f} to {update.loss:.3f} nats/token (gradient norm {update.grad_norm:.3g}"
-            f", usually {norm:.3g}): this batch is unlike the rest, or the updates before it were too large; what "
+            f"the loss jumped from {median:.3f} to {update.loss:.3f} nats/token (gradient norm "
+            f"{update.grad_norm:.3g}, usually {norm:.3g}): this batch is unlike the rest, or the updates before it were too large; what "
             f"follows will tell. Documents of the batch: {named(documents)}",
             {
                 "loss": update.loss,
