@@ -330,8 +330,9 @@ class _Spike:
             "spike",
             update.step,
             f"the loss jumped from {median:.3f} to {update.loss:.3f} nats/token (gradient norm "
-            f"{update.grad_norm:.3g}, usually {norm:.3g}): this batch is unlike the rest, or the updates before it were too large; what "
-            f"follows will tell. Documents of the batch: {named(documents)}",
+            f"{update.grad_norm:.3g}, usually {norm:.3g}): this batch is unlike the rest, or the "
+            "updates before it were too large; what follows will tell. "
+            f"Documents of the batch: {named(documents)}",
             {
                 "loss": update.loss,
                 "median": median,
