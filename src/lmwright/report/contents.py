@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,18 @@ class RunContents:
             return next((_number(value, where) for value in known), None)
         values = [_number(value, where) for value in known]
         return min((value for value in values if math.isfinite(value)), default=values[0] if values else None)
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested tables as dotted key and value, in their order; an empty table is a leaf."""
+    stack: list[tuple[str, Any]] = [("", tree)]
+    while stack:
+        key, value = stack.pop()
+        if isinstance(value, dict) and value:
+            children = [(f"{key}.{name}" if key else str(name), child) for name, child in value.items()]
+            stack.extend(reversed(children))
+        elif key:
+            yield key, value
 
 
 def read_run(path: Path) -> RunContents:

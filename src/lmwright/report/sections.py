@@ -6,6 +6,7 @@ is huge, and is escaped by the template.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from lmwright.report import figures
-from lmwright.report.contents import CONFIG, CORPUS, ENVIRONMENT, PLAN, SAMPLES, VERIFICATION, RunContents
+from lmwright.report.contents import CONFIG, CORPUS, ENVIRONMENT, PLAN, SAMPLES, VERIFICATION, RunContents, leaves
 from lmwright.report.numbers import Number
 from lmwright.report.rules import PLANNED, UNLIKE
 from lmwright.report.series import curve, smoothed
 from lmwright.report.svg import inline_svg
-from lmwright.report.wording import NOT_FINITE, integer, percent, shortened, si, significant, write
+from lmwright.report.wording import integer, percent, plain, shortened, si, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_ROWS, MOST_SAMPLES = 400, 24
-LONGEST_FLOAT = 12
 VALUE_LIMIT, PROMPT_LIMIT, CONTINUATION_LIMIT = 400, 2_000, 4_000
 
 
@@ -193,33 +193,11 @@ def environment(run: RunContents) -> list[tuple[str, str]]:
 
 def flat(tree: Any) -> list[tuple[str, str]]:
     """Return the leaves of nested tables as rows of dotted key and text."""
-    rows: list[tuple[str, str]] = []
-    stack: list[tuple[str, Any]] = [("", tree)]
-    while stack:
-        key, value = stack.pop()
-        if len(rows) == MOST_ROWS:
-            rows.append(("…", "more are not shown"))
-            break
-        if isinstance(value, dict) and value:
-            children = [(f"{key}.{name}" if key else str(name), child) for name, child in value.items()]
-            stack.extend(reversed(children))
-        elif key:
-            rows.append((shortened(key, VALUE_LIMIT), shortened(_plain(value), VALUE_LIMIT)))
-    return rows
-
-
-def _plain(value: Any) -> str:
-    words = {None: "none", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return words[value]
-    if isinstance(value, list):
-        return ", ".join(_plain(item) if not isinstance(item, list) else "[…]" for item in value) or "[]"
-    if isinstance(value, dict):
-        return "{…}" if value else "{}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return NOT_FINITE
-    text = str(value)
-    return significant(value, 6) if isinstance(value, float) and len(text) > LONGEST_FLOAT else text
+    rows = [
+        (shortened(key, VALUE_LIMIT), shortened(plain(value), VALUE_LIMIT))
+        for key, value in itertools.islice(leaves(tree), MOST_ROWS + 1)
+    ]
+    return [*rows[:MOST_ROWS], ("…", "more are not shown")] if len(rows) > MOST_ROWS else rows
 
 
 def _difference(planned: Number, actual: Number | None) -> str:

@@ -12,8 +12,10 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 NOT_FINITE = "not finite"
+LONGEST_FLOAT = 12
 MINUS, TIMES = "−", "×"
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -114,3 +116,18 @@ def write(value: float | None, style: str) -> str:
         "duration": duration,
     }
     return plain[style](value) if style in plain else si(value, style)
+
+
+def plain(value: Any) -> str:
+    """Return a value of a configuration as text: none, true, 0.001, a list with commas."""
+    words = {None: "none", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    if isinstance(value, list):
+        return ", ".join(plain(item) if not isinstance(item, list) else "[…]" for item in value) or "[]"
+    if isinstance(value, dict):
+        return "{…}" if value else "{}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return NOT_FINITE
+    text = str(value)
+    return significant(value, 6) if isinstance(value, float) and len(text) > LONGEST_FLOAT else text

@@ -3,9 +3,9 @@
     trackers = open_trackers(("tensorboard", "wandb"), run, config)
     trackers[0].write({"kind": "step", "step": 12, "loss": 3.1})      # -> train/loss = 3.1 at step 12
 
-metrics.jsonl stays the truth: a tracker is told each record after it was written there, and nothing is read back. A
-file defines LIBRARY, what must be installed, and `open_tracker(run, config) -> Tracker`. What a tracker keeps lies
-in the run directory under trackers/NAME. Knows nothing of what the records mean.
+metrics.jsonl stays the truth: a tracker is told each record after it was written there, and nothing is read back.
+A file defines LIBRARY, what must be installed, and `open_tracker(run, config) -> Tracker`. What a tracker keeps
+lies in the run directory under trackers/NAME. Knows nothing of what the records mean.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def open_trackers(
 ) -> tuple[Tracker, ...]:
     """Open the trackers of the run directory `run`; call it before the first step.
 
-    config: the resolved configuration, mirrored as hyperparameters. warn: is told when one fails later; None writes
-    to standard error. One that fails then is left out from there on, and the training goes on.
+    config: the resolved configuration, mirrored as hyperparameters. warn: is told when one fails later; None
+    writes to standard error. One that fails then is left out from there on, and the training goes on.
 
     Raises ConfigError if one cannot be opened: a missing library, no login, no way to its server.
     """
@@ -130,8 +130,8 @@ class _Guarded:
         except Exception as error:
             self._tracker = None
             self._warn(
-                f"{self._name}: fails ({type(error).__name__}: {error}) and is left out from here on; training goes "
-                "on, and metrics.jsonl holds every record"
+                f"{self._name}: fails ({type(error).__name__}: {error}) and is left out from here on; training "
+                "goes on, and metrics.jsonl holds every record"
             )
 
 
