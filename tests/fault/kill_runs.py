@@ -1,8 +1,10 @@
-"""A program for test_sigkill: trains in forked children that are killed, for real, until the run is done.
+"""A program for test_sigkill: trains in forked children that are killed, for real, until enough were.
 
-kill_runs.py CORPUS WORK SEED. Each child is killed (SIGKILL, so nothing is cleaned up) either at its n-th event,
-where an event is a sync, a rename, a file of tensors written, a directory removed or an update begun, or by its
-parent after a random time. Prints a JSON line: kills, kills inside a save, and whether all weights are equal.
+kill_runs.py CORPUS WORK SEED KILLS. Each child is killed (SIGKILL, so nothing is cleaned up) at its n-th event, at its
+n-th event inside a save, or by its parent after a random time. An event is a sync, a rename, a file of tensors
+written, a directory removed or an update begun. A run that came through is compared with one that was left alone, and
+the next is begun, until there were KILLS kills. Prints a JSON line: kills, kills inside a save, runs, and whether all
+weights are equal.
 """
 
 from __future__ import annotations
@@ -31,18 +33,19 @@ def quiet(text: str) -> None:
 
 
 class Killer:
-    """Counts events and kills its own process at the n-th."""
+    """Counts events, or those inside a save alone, and kills its own process at the n-th."""
 
-    def __init__(self, at: int, note: Path) -> None:
+    def __init__(self, at: int, note: Path, *, inside: bool) -> None:
         self.left = at
         self.note = note
+        self.inside = inside
         self.saving = False
 
     def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a function so that calling it is an event."""
 
         def wrapped(*arguments: Any, **names: Any) -> Any:
-            self.left -= 1
+            self.left -= self.saving or not self.inside
             if self.left < 0:
                 self.note.write_text("save" if self.saving else "step")
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -87,34 +90,46 @@ def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> in
     return os.waitpid(pid, 0)[1]
 
 
-def main(corpus: Path, work: Path, seed: int) -> None:
-    """Kill a run again and again until it is through; compare with one that was left alone."""
-    chosen = settings(corpus, checkpoint_every=1, steps=16)
-    recipe.pretrain(chosen, work / "straight", where="test", say=quiet)
-    run, note, choose = work / "killed", work / "note", random.Random(seed)
-    recipe.pretrain({**chosen, "training": {**chosen["training"]}}, run, where="test", say=quiet)
-    shutil.rmtree(run / "checkpoints")  # as after a kill before the first checkpoint: same plan, no state
-    (run / "latest").unlink()
+def killed_run(run: Path, note: Path, choose: random.Random) -> tuple[int, int]:
+    """Kill the run in `run` again and again until it is through; return the kills, and those inside a save."""
     kills, inside = 0, 0
     for attempt in range(200):
-        killer = Killer(choose.randrange(2, 60), note)
+        timed = attempt % 4 == 3
+        killer = Killer(choose.randrange(5, 80), note, inside=attempt % 2 == 0)
 
-        def resume(killer: Killer = killer, timed: bool = attempt % 4 == 3) -> None:
+        def resume(killer: Killer = killer, timed: bool = timed) -> None:
             if not timed:
                 killer.install()
             recipe.resume(run, say=quiet)
             os._exit(0)
 
         note.unlink(missing_ok=True)
-        status = in_child(resume, kill_after=choose.uniform(0.01, 0.3) if attempt % 4 == 3 else None)
+        status = in_child(resume, kill_after=choose.uniform(0.01, 0.3) if timed else None)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0, f"a resume failed with {os.WEXITSTATUS(status)}"
-            break
+            return kills, inside
         kills += 1
         inside += note.exists() and note.read_text() == "save"
-    equal = weights(run) == weights(work / "straight")
-    print(json.dumps({"kills": kills, "inside": inside, "equal": equal, "done": os.WIFEXITED(status)}))
+    raise AssertionError("200 resumes did not end the run")
+
+
+def main(corpus: Path, work: Path, seed: int, wanted: int) -> None:
+    """Kill runs until there were enough kills; compare each with one that was left alone."""
+    chosen = settings(corpus, checkpoint_every=1, steps=16, eval_every=4)
+    recipe.pretrain(chosen, work / "straight", where="test", say=quiet)
+    expected, choose = weights(work / "straight"), random.Random(seed)
+    shutil.copytree(work / "straight", work / "begun")
+    shutil.rmtree(work / "begun" / "checkpoints")  # as after a kill before the first checkpoint: a plan, no state
+    for name in ("latest", "best"):
+        (work / "begun" / name).unlink()
+    kills, inside, runs, equal = 0, 0, 0, True
+    while kills < wanted:
+        run = shutil.copytree(work / "begun", work / f"killed-{runs}")
+        more, saving = killed_run(run, work / "note", choose)
+        equal &= weights(run) == expected
+        kills, inside, runs = kills + more, inside + saving, runs + 1
+    print(json.dumps({"kills": kills, "inside": inside, "runs": runs, "equal": equal}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
