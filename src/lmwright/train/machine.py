@@ -7,6 +7,9 @@ Times are the least of several: on a shared machine a disturbed moment adds to a
 - fp32 products. 'medium' lets oneDNN take over from MKL, which is slow on some processors (2.2 times on AMD Zen);
   but where there are AMX units it may compute in bf16. It is taken only if its error against float64 is that of
   fp32 and it is faster.
+- Bandwidth. The best rate of the triad a <- b + s c over arrays far larger than any cache, three arrays a pass
+  (McCalpin 1995, STREAM): what a decoding step or an optimiser is bound by.
+- Free memory. What the system has left, and not more than this process's control group may still take.
 - Peak. The best rate of a large square product, in the dtype and with the threads of the run: the denominator of
       MFU = training FLOPs per token x tokens per second / peak FLOP/s     (Chowdhery et al. 2022, appendix B)
 
@@ -15,12 +18,14 @@ Decisions are stored with the run: sums in another order differ in the last bit,
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -131,6 +136,68 @@ def peak_flops(dtype: torch.dtype, device: str, *, size: int = 1024, budget: flo
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2.0 * size**3 / best
+
+
+def memory_bandwidth(device: str, *, size: int = 2**28, budget: float = 0.25) -> float:
+    """Return the best bytes/s of the triad a <- b + s c over three arrays of `size` bytes each.
+
+    As in STREAM, a write counts once, though a processor may read the line before it writes it.
+    """
+    a, b, c = (torch.full((size // 4,), 0.5, device=device) for _ in range(3))
+
+    def triad() -> None:
+        torch.add(b, c, alpha=3.0, out=a)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    triad()  # maps the pages
+    return 3 * 4 * a.numel() / least_seconds(triad, budget=budget, most=1000)
+
+
+def free_memory(device: str) -> float:
+    """Return the bytes that can still be taken: of the GPU, or of this process; infinity where unknown."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    free = math.inf
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                free = 1024.0 * int(line.split()[1])
+    return max(0.0, min([free, *_groups_free(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]))
+
+
+def _groups_free(membership: Path, root: Path) -> Iterator[float]:
+    """Yield what this process's control group, and each above it, may still take; versions 1 and 2.
+
+    Pages of files that the kernel would drop first count as free, as they do in MemAvailable.
+    """
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        place, limit, used, cached = (
+            (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else (root, "memory.max", "memory.current", "inactive_file")
+        )
+        inner = place / path.lstrip("/")
+        for group in (inner, *inner.parents):
+            # A container may see its own group as the root, and not the path that the host gave it.
+            with contextlib.suppress(OSError, ValueError):  # 'max': no limit
+                most = int((group / limit).read_text())
+                taken = int((group / used).read_text())
+                yield float(most - taken + _statistic(group / "memory.stat", cached))
+            if group == place:
+                break
+
+
+def _statistic(path: Path, name: str) -> int:
+    words = path.read_text().split()
+    return int(words[words.index(name) + 1]) if name in words else 0
 
 
 def current_memory(device: str) -> int:
