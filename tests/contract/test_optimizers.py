@@ -15,7 +15,13 @@ from lmwright.train.groups import GroupConfig
 
 PACKAGE = "lmwright.train.optimizers"
 NAMES = seams.names(PACKAGE)
-SHAPES = {"layer.weight": (5, 7), "layer.bias": (5,), "embedding.weight": (11, 3), "gain": ()}
+SHAPES = {
+    "layer.weight": (5, 7),
+    "twin.weight": (5, 7),
+    "layer.bias": (5,),
+    "embedding.weight": (11, 3),
+    "gain": (),
+}
 
 
 def module(name: str) -> ModuleType:
