@@ -13,6 +13,7 @@ from decode_helpers import random_model, tokenizer
 
 from lmwright.data.batch import Batch
 from lmwright.data.documents import Document
+from lmwright.data.pack import IGNORE_INDEX
 from lmwright.data.split import TokenSplit, encode_split
 from lmwright.errors import CheckpointError, ConfigError, DataError
 from lmwright.evaluate.loss import SplitLoss, evaluate_split
@@ -119,13 +120,14 @@ def test_small_slices_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     tokens = split()
     model = random_model(config(tokens.vocab_size))
     whole = evaluate_split(model, tokens, context_length=32, batch_size=4)
-    monkeypatch.setattr(_cross_entropy, "LOGITS_AT_ONCE", 5 * tokens.vocab_size)
+    monkeypatch.setitem(_cross_entropy.LOGITS_AT_ONCE, "cpu", 5 * tokens.vocab_size)
+    monkeypatch.setitem(_cross_entropy.GROUP, "cpu", 2 * tokens.vocab_size)
     assert evaluate_split(model, tokens, context_length=32, batch_size=4).nats == pytest.approx(
         whole.nats, rel=1e-6
     )
 
 
-def test_without_a_gradient_no_more_logits_than_a_slice_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_logits_than_a_chunk_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(config(280))
     asked: list[int] = []
     logits = model.logits
@@ -133,15 +135,18 @@ def test_without_a_gradient_no_more_logits_than_a_slice_are_held(monkeypatch: py
         model, "logits", lambda hidden, ctx: (asked.append(hidden.numel() // 24), logits(hidden, ctx))[1]
     )
     ids_BT = torch.arange(48).view(3, 16)
-    batch = Batch(ids_BT=ids_BT, labels_BT=ids_BT + 1)
-    trained = causal.loss(model, batch, Context.dense(ids_BT)).sum.item()
-    assert asked == [48], "training takes one product"
+    labels_BT = ids_BT + 1
+    labels_BT[1, 3:6] = IGNORE_INDEX
+    batch = Batch(ids_BT=ids_BT, labels_BT=labels_BT)
+    with torch.no_grad():
+        whole = causal.loss(model, batch, Context.dense(ids_BT)).sum.item()
+    assert asked == [45], "what is not scored costs nothing"
     asked.clear()
-    monkeypatch.setattr(_cross_entropy, "LOGITS_AT_ONCE", 10 * 280 + 279)
+    monkeypatch.setitem(_cross_entropy.LOGITS_AT_ONCE, "cpu", 10 * 280 + 279)
     with torch.no_grad():
         evaluated = causal.loss(model, batch, Context.dense(ids_BT)).sum.item()
-    assert asked == [10, 10, 10, 10, 8]
-    assert evaluated == pytest.approx(trained, rel=1e-6)
+    assert asked == [10, 10, 10, 10, 5]
+    assert evaluated == pytest.approx(whole, rel=1e-6)
 
 
 def test_a_context_longer_than_the_text_is_cut_to_it() -> None:

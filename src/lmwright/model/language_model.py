@@ -103,9 +103,13 @@ class LanguageModel(nn.Module):
                 return exact_math.by_rows(self._head, hidden_BTD)
         return self._head(hidden_BTD)
 
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """[V, D]: what maps hidden states to logits; the embeddings themselves where they are tied."""
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
     def _head(self, hidden: Tensor) -> Tensor:
-        weight = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return F.linear(hidden, weight.to(hidden.dtype))
+        return F.linear(hidden, self.head_weight.to(hidden.dtype))
 
     def _forward_parts(self, ids_BT: Tensor, ctx: Context) -> Tensor:
         batch, count = ids_BT.shape
