@@ -132,9 +132,9 @@ def _slow_paths(machine: Machine) -> Iterator[str]:
         return
     if not machine.native_bf16:
         yield (
-            f"this processor has no bf16 products (AVX512-BF16 or AMX), so bf16 is emulated: "
-            f"{bf16.best / GIGA:,.0f} GFLOP/s beside {fp32.best / GIGA:,.0f} in fp32; leave precision at 'auto', which "
-            "is fp32 here"
+            "this processor has no bf16 products (AVX512-BF16 or AMX), so bf16 is emulated: "
+            f"{bf16.best / GIGA:,.0f} GFLOP/s beside {fp32.best / GIGA:,.0f} in fp32; leave precision at "
+            "'auto', which is fp32 here"
         )
     elif bf16.best < fp32.best:
         yield (

@@ -8,6 +8,7 @@ is asked before the first update what can be known by then, and after each updat
 - rate         the schedule or the optimiser holds the learning rate still, or it is too small for fp32
 - masked       nearly all positions of the batches have no label
 - unigram      the loss stays at the entropy of the token frequencies: nothing of their order is being learnt
+- uniform      the loss stays at ln V: nothing is being learnt at all
 - spike        the loss of a batch stands out of the losses before it, by the median and the median absolute
                deviation (Hampel 1974), which no spike can move; `spike_end` says what became of it
 
@@ -16,6 +17,7 @@ Knows nothing of models, files or how a finding is shown.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +30,7 @@ FP32_STEP = 2.0**-24  # a smaller part of a weight is rounded away when it is ad
 PADDED_TO = 128  # a vocabulary rounded up to a multiple of it is a choice, not a mistake
 MASKED_SHARE, MASKED_WINDOW = 0.9, 20
 RATE_WINDOW = 20
-UNIGRAM_WINDOW, UNIGRAM_BAND, UNIGRAM_DRIFT = 200, (0.98, 1.15), 0.005
+LEVEL_WINDOW, LEVEL_DRIFT, UNIGRAM_BAND = 200, 0.01, (0.98, 1.1)
 SPIKE_WINDOW, SPIKE_LEAST_WINDOW, SPIKE_DEVIATIONS, SPIKE_NATS = 64, 24, 8.0, 0.5
 SPIKE_PATIENCE, MOST_SPIKES, NAMED_ROWS, NAMED_DOCUMENTS = 100, 5, 32, 8
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -99,7 +101,7 @@ class Watch:
         self._rules = (
             _Masked(documents_of),
             _Rate(facts),
-            _Unigram(facts),
+            _Level(facts),
             _Spike(documents_of, MOST_SPIKES - names.count("spike")),
         )
 
@@ -243,48 +245,62 @@ class _Rate:
         return None
 
 
-class _Unigram:
-    """The loss stays at the entropy of token frequencies after the warm-up, and goes nowhere."""
+class _Level:
+    """After the warm-up the loss goes nowhere, at the entropy of token frequencies or of no knowledge at all."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._seen: deque[tuple[float, int]] = deque(maxlen=UNIGRAM_WINDOW)
+        self._seen: deque[float] = deque(maxlen=LEVEL_WINDOW)
 
     def after(self, update: Update) -> Finding | None:
         if update.step <= self._facts.warmup_steps:
             return None
-        self._seen.append((update.loss * update.count, update.count))
-        if len(self._seen) < UNIGRAM_WINDOW:
+        self._seen.append(update.loss)
+        if len(self._seen) < LEVEL_WINDOW or not self._flat():
             return None
-        seen, half = [*self._seen], UNIGRAM_WINDOW // 2
-        first, second = _mean(seen[:half]), _mean(seen[half:])
-        level, entropy = _mean(seen), self._facts.unigram_entropy
+        level, entropy = statistics.fmean(self._seen), self._facts.unigram_entropy
+        uniform = math.log(self._facts.model_vocabulary)
+        figures = {"loss": level, "unigram_entropy": entropy, "uniform_entropy": uniform, "lr": update.lr}
+        seen = f"for {LEVEL_WINDOW} updates the loss has stood at {level:.3f} nats/token"
+        if abs(level - uniform) < 0.01 * uniform and level > 1.02 * entropy:
+            return Finding(
+                "uniform",
+                update.step,
+                f"{seen}, and ln {self._facts.model_vocabulary} = {uniform:.3f} is that of a model that knows "
+                "nothing, not even which tokens are common: the gradient does not reach the weights, or the "
+                f"learning rate {update.lr:.3g} is far too low; try a hundred times as much",
+                figures,
+            )
         low, high = (factor * entropy for factor in UNIGRAM_BAND)
-        if not low <= level <= high or first - second > UNIGRAM_DRIFT * entropy:
+        if not low <= level <= high:
             return None
         return Finding(
             "unigram",
             update.step,
-            f"for {UNIGRAM_WINDOW} updates the loss has stood at {level:.3f} nats/token, and the entropy of the "
-            f"training tokens' frequencies is {entropy:.3f}: the model knows how common tokens are and nothing of "
-            f"their order. {self._cause(level, update.lr)}",
-            {"loss": level, "unigram_entropy": entropy, "lr": update.lr},
+            f"{seen}, and the entropy of the training tokens' frequencies is {entropy:.3f}: the model knows how "
+            f"common tokens are and nothing of their order. {_cause(level / entropy, update.lr)}",
+            figures,
         )
 
-    def _cause(self, level: float, lr: float) -> str:
-        if level > 1.02 * self._facts.unigram_entropy:
-            return (
-                f"Above that entropy and not falling: the learning rate {lr:.3g} is likely too high, or far too "
-                "low; try a tenth of it, then ten times"
-            )
+    def _flat(self) -> bool:
+        """Whether the second half is surely not lower than the first by what a run that learns shows."""
+        seen, half = [*self._seen], LEVEL_WINDOW // 2
+        first, second = seen[:half], seen[half:]
+        error = math.sqrt((statistics.variance(first) + statistics.variance(second)) / half)
+        fall = statistics.fmean(first) - statistics.fmean(second)
+        return fall + 2 * error <= LEVEL_DRIFT * self._facts.unigram_entropy
+
+
+def _cause(ratio: float, lr: float) -> str:
+    if ratio > 1.02:
         return (
-            "Exactly there, inputs say nothing about labels: they are shuffled or not shifted by one, the inputs "
-            f"are masked, or the text has no order; else the learning rate {lr:.3g} is off by more than ten"
+            f"Above that entropy and not falling: the learning rate {lr:.3g} is likely too high, or far too low; "
+            "try a tenth of it, then ten times"
         )
-
-
-def _mean(seen: Sequence[tuple[float, int]]) -> float:
-    return sum(nats for nats, _ in seen) / sum(count for _, count in seen)
+    return (
+        "Exactly there: the inputs say nothing about the labels (shuffled, masked, not shifted by one, or text "
+        f"without order), or the learning rate {lr:.3g} is off by ten or more"
+    )
 
 
 @dataclass(frozen=True)
