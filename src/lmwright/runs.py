@@ -315,10 +315,11 @@ class RunDirectory:
         holds what is no part of a run, or another process is writing there.
         """
         refuse_existing(path, RUN, force=force)
-        path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run.lock()
-        run._clear()
+        with _storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            run._clear()
         atomic_write_json(path / "env.json", environment())  # first: by it a run is known as one
         atomic_write_json(path / "config.json", dict(config))
         return run
@@ -353,22 +354,25 @@ class RunDirectory:
 
     def lock(self) -> None:
         """Become the run's only writer; the lock goes with the process. Raises ConfigError if it is taken."""
-        self._lock = hold(self.path / "LOCK")
-        recover(self.path)
+        with _storage_errors(self.path):
+            self._lock = hold(self.path / "LOCK")
+            recover(self.path)
 
     def close(self) -> None:
         """Release the lock and close the metrics."""
         for file in (self._metrics, self._lock):
-            if file is not None:
-                file.close()
+            with contextlib.suppress(OSError):  # of a line that a full disk refused, which was told when it did
+                if file is not None:
+                    file.close()
         self._metrics = self._lock = None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl, flushed to the operating system."""
-        if self._metrics is None:
-            self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 - held until close()
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
+        with _storage_errors(self.metrics_path):
+            if self._metrics is None:
+                self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 - held until close()
+            self._metrics.write(json.dumps(record) + "\n")
+            self._metrics.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl; a last line cut off by a crash is left out.

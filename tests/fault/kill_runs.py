@@ -1,10 +1,10 @@
 """A program for test_sigkill: trains in forked children that are killed, for real, until enough were.
 
-kill_runs.py CORPUS WORK SEED KILLS. Each child is killed (SIGKILL, so nothing is cleaned up) at its n-th event, at its
-n-th event inside a save, or by its parent after a random time. An event is a sync, a rename, a file of tensors
-written, a directory removed or an update begun. A run that came through is compared with one that was left alone, and
-the next is begun, until there were KILLS kills. Prints a JSON line: kills, kills inside a save, runs, and whether all
-weights are equal.
+kill_runs.py CORPUS WORK SEED KILLS. Each child is killed (SIGKILL, so nothing is cleaned up) at its n-th event, at
+its n-th event inside a save, or by its parent after a random time. An event is a sync, a rename, a file of tensors
+written, a directory removed or an update begun. A run that came through is compared with one that was left alone,
+and the next is begun, until there were KILLS kills. Prints a JSON line: kills, kills inside a save, runs, whether
+all weights are equal.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> in
 
 def killed_run(run: Path, note: Path, choose: random.Random) -> tuple[int, int]:
     """Kill the run in `run` again and again until it is through; return the kills, and those inside a save."""
-    kills, inside = 0, 0
-    for attempt in range(200):
-        timed = attempt % 4 == 3
-        killer = Killer(choose.randrange(5, 80), note, inside=attempt % 2 == 0)
+    inside = 0
+    for kills in range(200):
+        timed = kills % 4 == 3
+        killer = Killer(choose.randrange(5, 80), note, inside=kills % 2 == 0)
 
         def resume(killer: Killer = killer, timed: bool = timed) -> None:
             if not timed:
@@ -108,7 +108,6 @@ def killed_run(run: Path, note: Path, choose: random.Random) -> tuple[int, int]:
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0, f"a resume failed with {os.WEXITSTATUS(status)}"
             return kills, inside
-        kills += 1
         inside += note.exists() and note.read_text() == "save"
     raise AssertionError("200 resumes did not end the run")
 
