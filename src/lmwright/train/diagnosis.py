@@ -294,7 +294,7 @@ class _Level:
 def _cause(ratio: float, lr: float) -> str:
     if ratio > 1.02:
         return (
-            f"Above that entropy and not falling: the learning rate {lr:.3g} is likely too high, or far too low; "
+            f"Above that entropy and hardly falling: the rate {lr:.3g} is likely too high, or far too low; "
             "try a tenth of it, then ten times"
         )
     return (

@@ -1,0 +1,53 @@
+"""Gathers what a run's diagnosis needs to know before the first update (`train.diagnosis`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmwright.data.build import Corpus
+from lmwright.data.overlap import overlap, token_counts, unigram_entropy
+from lmwright.data.split import TokenSplit
+from lmwright.recipes.pretrain_config import PretrainConfig
+from lmwright.train.diagnosis import Facts, Watch
+
+if TYPE_CHECKING:
+    from lmwright.model.language_model import LanguageModel
+
+
+def watch(
+    config: PretrainConfig,
+    corpus: Corpus,
+    train: TokenSplit,
+    model: LanguageModel,
+    documents_of: Callable[[tuple[int, ...]], list[str]],
+    records: Iterable[Mapping[str, Any]] = (),
+) -> Watch:
+    """Return the watch of one process of a run; reads the tokens once, about a second for 10^8.
+
+    train: the split that is trained on. records: what earlier processes of the run have logged. The splits are
+    compared only where there are none, and where the run evaluates.
+    """
+    training, architecture, records = config.training, config.architecture, list(records)
+    compare = training.eval_every and not records
+    facts = Facts(
+        steps=training.steps,
+        warmup_steps=training.schedule["warmup_steps"],
+        schedule=training.schedule["name"],
+        rate=training.lr,
+        unigram_entropy=unigram_entropy(token_counts(train)),
+        weight_rms=weight_rms(model),
+        model_vocabulary=architecture.vocab_size,
+        tokenizer_vocabulary=corpus.tokenizer.vocab_size,
+        parameters_per_id=architecture.hidden_size * (1 if architecture.tie_embeddings else 2),
+        overlap=overlap(train, corpus.split("validation")) if compare else None,
+    )
+    known = [record["name"] for record in records if record["kind"] == "finding"]
+    return Watch(facts, documents_of, known)
+
+
+def weight_rms(model: LanguageModel) -> float:
+    """Return the root mean square of all weights."""
+    squares = math.fsum(float(weight.detach().double().square().sum()) for weight in model.parameters())
+    return math.sqrt(squares / sum(weight.numel() for weight in model.parameters()))
