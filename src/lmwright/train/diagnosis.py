@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lmwright.data.overlap import Overlap
 
 FP32_STEP = 2.0**-24  # a smaller part of a weight is rounded away when it is added to it
@@ -284,11 +286,10 @@ class _Level:
 
     def _flat(self) -> bool:
         """Whether the second half is surely not lower than the first by what a run that learns shows."""
-        seen, half = [*self._seen], LEVEL_WINDOW // 2
-        first, second = seen[:half], seen[half:]
-        error = math.sqrt((statistics.variance(first) + statistics.variance(second)) / half)
-        fall = statistics.fmean(first) - statistics.fmean(second)
-        return fall + 2 * error <= LEVEL_DRIFT * self._facts.unigram_entropy
+        halves = np.fromiter(self._seen, float).reshape(2, -1)
+        error = math.sqrt(float(halves.var(axis=1, ddof=1).sum()) / halves.shape[1])
+        fall = float(halves[0].mean() - halves[1].mean())
+        return max(fall, 0.0) + 2 * error <= LEVEL_DRIFT * self._facts.unigram_entropy
 
 
 def _cause(ratio: float, lr: float) -> str:
