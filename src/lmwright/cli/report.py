@@ -15,19 +15,21 @@ import click
 def command(runs: tuple[Path, ...], out: Path | None, as_json: bool, force: bool) -> None:
     """Write RUN/report.html and RUN/summary.json from the files of the run directory.
 
-    With --out the page alone is written, to that file. Several runs give one page that compares them.
+    With --out the page alone is written, to that file. Several runs give one page that compares them: loss against
+    tokens, steps, FLOPs and time, runs that differ only in their seed as one curve with a band.
     """
     import json
 
     from lmwright.report.contents import read_run
     from lmwright.report.numbers import summarise
-    from lmwright.report.page import write_both, write_comparison, write_report
+    from lmwright.report.page import summarise_comparison, write_both, write_comparison, write_report
 
     if as_json and (out is not None or force):
         raise click.UsageError("--json prints and writes nothing; leave --out and --force away")
     if as_json:
-        found = [summarise(read_run(run)) for run in runs]
-        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=2, allow_nan=False))
+        contents = [read_run(run) for run in runs]
+        found = summarise(contents[0]) if len(contents) == 1 else summarise_comparison(contents)
+        click.echo(json.dumps(found, indent=2, allow_nan=False))
     elif len(runs) > 1:
         if out is None:
             raise click.UsageError("several runs make one page: say with --out FILE where to write it")

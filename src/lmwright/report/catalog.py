@@ -25,6 +25,7 @@ from lmwright.runs import MANIFEST, read_json
 DEEPEST = 3  # runs/sweep/size/seed
 MARKS = (ENVIRONMENT, METRICS, "checkpoints")
 POINTERS = ("latest", "best")
+TOKENIZER = "tokenizer.json"
 LONGEST_NAME = 255
 
 
@@ -185,6 +186,15 @@ def damage(checkpoint: Path) -> str:
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"its {MANIFEST} is damaged"
     return ""
+
+
+def tokenizer_hash(path: Path) -> str | None:
+    """Return the SHA-256 of the tokenizer in the run's newest whole checkpoint, None where there is none."""
+    for one in reversed(checkpoints(path)):
+        if not one.problem:
+            files = read_json(path / "checkpoints" / one.name / MANIFEST)["files"]
+            return str(files[TOKENIZER].get("sha256")) if TOKENIZER in files else None
+    return None
 
 
 def disk_bytes(path: Path) -> int:

@@ -18,7 +18,7 @@ from lmwright.report.contents import RunContents
 from lmwright.report.numbers import numbers
 from lmwright.report.series import Curve, curve, smoothed, thinned
 from lmwright.report.svg import FAINT, INK, RULE, SERIES, own_settings
-from lmwright.report.wording import clipped, si, significant, visible
+from lmwright.report.wording import si, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,30 +30,35 @@ LETTERS = 12.5
 LABEL_GAP = 17
 POINTS_DRAWN = 1500
 EXACT = ("learning rate",)
+MARKED = 40
 AXES_SHARE = 0.74  # of the height of a figure with one plot, the rest is its title and its ticks
 
 
 @own_settings()
 def loss_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
-    """Training and validation loss (nats/token) against tokens, and the loss that would equal xz."""
+    """Training and validation loss (nats/token) against tokens, of the averaged weights too, and xz's equal."""
     train, validation = curve(run, "step", "loss"), curve(run, "evaluation", "loss")
+    average = curve(run, "evaluation", "average_loss")
     if not train and not validation:
         return None
     height = 290 if narrow else 340
-    figure, (axes,) = _canvas(1, height=height, narrow=narrow)
+    figure, (axes,) = canvas(1, height=height, narrow=narrow)
     labels: list[tuple[float, str, str]] = []
     if train:
         mean = _noisy(axes, train, color=SERIES[0])
         labels.append((mean.end()[1], "training", SERIES[0]))
     if validation:
-        _line(axes, validation, color=SERIES[1], width=1.8, marker="o" if len(validation.y) <= 40 else "")
+        line(axes, validation, color=SERIES[1], width=1.8, marker=marker(validation))
         labels.append((validation.end()[1], "validation", SERIES[1]))
+    if average:
+        line(axes, average, color=SERIES[2], width=1.8, marker=marker(average))
+        labels.append((average.end()[1], "averaged", SERIES[2]))
     xz = numbers(run).get("xz_loss")
     if xz is not None and xz.value <= max(train.finite() + validation.finite()):
         axes.axhline(xz.value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         labels.append((xz.value, "xz", FAINT))
-    _frame(axes, x="tokens trained on", y="loss, nats per token")
-    _end_labels(axes, [(y, f"{name} {significant(y, 3)}", color) for y, name, color in labels], height)
+    frame(axes, x="tokens trained on", y="loss, nats per token")
+    end_labels(axes, [(y, f"{name} {significant(y, 3)}", color) for y, name, color in labels], height)
     return figure
 
 
@@ -84,7 +89,7 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     known = [(name, values[key], color) for name, key, color in bars if key in values]
     if not known or known[-1][0] != "this model":
         return None
-    figure, (axes,) = _canvas(1, height=34 * len(known) + 12, narrow=narrow, pad=0.02)
+    figure, (axes,) = canvas(1, height=34 * len(known) + 12, narrow=narrow, pad=0.02)
     rows = range(len(known), 0, -1)
     axes.barh(rows, [value for _, value, _ in known], color=[color for *_, color in known], height=0.62)
     for row, (_, value, color) in zip(rows, known, strict=True):
@@ -101,43 +106,21 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
     return figure
 
 
-@own_settings()
-def compare_figure(runs: Sequence[RunContents], *, narrow: bool = False) -> Figure | None:
-    """Loss of several runs against tokens: validation where it was measured, smoothed training loss elsewhere."""
-    height = 300 if narrow else 360
-    figure, (axes,) = _canvas(1, height=height, narrow=narrow)
-    labels: list[tuple[float, str, str]] = []
-    for index, run in enumerate(runs):
-        color = SERIES[index % len(SERIES)]
-        drawn = curve(run, "evaluation", "loss") or smoothed(curve(run, "step", "loss"))[0]
-        if drawn:
-            _line(axes, drawn, color=color, width=1.8, dashes=("-", "--", ":")[index // len(SERIES) % 3])
-            x, last = drawn.end()
-            axes.plot(x, last, color=color, marker="o", markersize=5)
-            labels.append(
-                (last, f"{clipped(visible(run.name), 11 if narrow else 24)} {significant(last, 3)}", color)
-            )
-    if not labels:
-        return None
-    _frame(axes, x="tokens trained on", y="loss, nats per token")
-    _end_labels(axes, labels, height)
-    return figure
-
-
 def _panels(panels: Sequence[tuple[str, Curve]], *, narrow: bool) -> Figure | None:
     """Draw curves beside each other, or on a phone below each other; each on its own scale from zero."""
     shown = [(title, points) for title, points in panels if points]
     if not shown:
         return None
-    figure, all_axes = _canvas(len(shown), height=200 * len(shown) if narrow else 230, narrow=narrow)
+    figure, all_axes = canvas(len(shown), height=200 * len(shown) if narrow else 230, narrow=narrow)
     for axes, (title, points) in zip(all_axes, shown, strict=True):
         _noisy(axes, points, color=SERIES[0], exact=title in EXACT)
-        _frame(axes, x="tokens trained on", y=title)
+        frame(axes, x="tokens trained on", y=title)
         axes.set_ylim(0, max(points.finite()) * 1.08 or 1)
     return figure
 
 
-def _canvas(count: int, *, height: float, narrow: bool, pad: float = 0.06) -> tuple[Figure, list[Axes]]:
+def canvas(count: int, *, height: float, narrow: bool, pad: float = 0.06) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` plots, beside each other or on a phone below each other; height in points."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -149,9 +132,15 @@ def _canvas(count: int, *, height: float, narrow: bool, pad: float = 0.06) -> tu
     return figure, [axes for row in figure.subplots(*shape, squeeze=False) for axes in row]
 
 
-def _line(
+def marker(points: Curve) -> str:
+    """Return the sign for each point, none where they would touch."""
+    return "o" if len(points.y) <= MARKED else ""
+
+
+def line(
     axes: Axes, points: Curve, *, color: str, width: float, alpha: float = 1, marker: str = "", dashes: str = "-"
 ) -> None:
+    """Draw a curve, thinned to what can be seen."""
     drawn = thinned(points, POINTS_DRAWN)
     axes.plot(
         drawn.x, drawn.y, color=color, linewidth=width, alpha=alpha, marker=marker, markersize=4,
@@ -163,21 +152,24 @@ def _noisy(axes: Axes, points: Curve, *, color: str, exact: bool = False) -> Cur
     """Draw each point thin and their running mean thick, and return the mean; an exact curve needs none."""
     mean, window = (points, 1) if exact else smoothed(points)
     if window > 1:
-        _line(axes, points, color=color, width=0.8, alpha=0.35)
-    _line(axes, mean, color=color, width=1.8)
+        line(axes, points, color=color, width=0.8, alpha=0.35)
+    line(axes, mean, color=color, width=1.8)
     return mean
 
 
-def _frame(axes: Axes, *, x: str, y: str) -> None:
-    """A quiet frame: a rule below, faint lines across, the name of the y axis written level above it."""
+def frame(axes: Axes, *, x: str, y: str, ticks: int = 5) -> None:
+    """A quiet frame: a rule below, faint lines across, the name of the y axis written level above it.
+
+    ticks: about how many there are on the x axis.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_title(y, loc="left", fontsize=LETTERS, color=INK, pad=9)
     axes.set_xlabel(x, fontsize=LETTERS, color=FAINT, labelpad=5)
-    axes.xaxis.set_major_locator(MaxNLocator(5, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, min_n_ticks=2, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=LETTERS - 0.5, labelcolor=FAINT, pad=5)
@@ -188,7 +180,7 @@ def _frame(axes: Axes, *, x: str, y: str) -> None:
     axes.set_xlim(left=0)
 
 
-def _tick(value: float) -> str:
+def tick(value: float) -> str:
     """A round number without the zeros behind its point: 600.0 k -> 600 k, 2.50 -> 2.5."""
     number, _, prefix = si(value).partition(" ")
     if "." in number:
@@ -196,7 +188,7 @@ def _tick(value: float) -> str:
     return f"{number} {prefix}".rstrip()
 
 
-def _end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: float) -> None:
+def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], height: float) -> None:
     """Write each curve's name at its end, right of the plot, moved apart where they would touch."""
     low, high = axes.get_ylim()
     unit = (high - low) / (height * AXES_SHARE)

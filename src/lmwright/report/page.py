@@ -8,14 +8,16 @@ template is sandboxed, every value is escaped, and control characters are printe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmwright.errors import ConfigError, DataError
 from lmwright.report import sections
-from lmwright.report.contents import RunContents, read_run
-from lmwright.report.figures import compare_figure
+from lmwright.report.catalog import state_of
+from lmwright.report.comparison import as_json, compare
+from lmwright.report.comparison_figures import style
+from lmwright.report.contents import CONFIG, RunContents, read_run
+from lmwright.report.difference import SEED
 from lmwright.report.numbers import numbers, summarise
 from lmwright.report.rules import RULE_NAMES
 from lmwright.report.wording import visible
@@ -25,6 +27,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 REPORT, SUMMARY = "report.html", "summary.json"
 MARK = b'<meta name="generator" content="lmwright'  # of a page of ours, in its first KILOBYTE; see base.html
 KILOBYTE = 1024
+# What the table of the runs shows of each.
+PER_RUN = ("steps", "trained_tokens", "training_loss", "validation_loss", "bits_per_byte", "seconds")
 
 
 def write_report(run: Path, *, out: Path | None = None, force: bool = False) -> Path:
@@ -72,6 +76,7 @@ def render(run: RunContents) -> str:
         found=list(values.values()),
         head=sections.headline(values),
         status=sections.status(run),
+        findings=sections.findings(run),
         family=run.text("config.json", "architecture.family"),
         blocks=sections.run_blocks(run),
         plan=sections.plan_rows(values),
@@ -88,13 +93,28 @@ def render(run: RunContents) -> str:
 
 
 def render_comparison(runs: Sequence[RunContents]) -> str:
-    """Return a page that compares runs: loss against tokens, and each number beside the others'."""
+    """Return a page that compares runs: curves with seeds as bands, what can be said, settings and figures."""
+    found = compare(runs)
     values = [numbers(run) for run in runs]
-    names = list(dict.fromkeys(name for found in values for name in found))
-    labels = {name: next(found[name] for found in values if name in found) for name in names}
-    curves = sections.block("loss", partial(compare_figure, runs), "Loss of the runs against tokens trained on")
-    title = f"{len(runs)} runs compared"
-    return _page("comparison.html", title=title, runs=runs, values=values, labels=labels, curves=curves)
+    names = [name for name in PER_RUN if any(name in known for known in values)]
+    return _page(
+        "comparison.html",
+        title=f"{len(runs)} runs compared",
+        found=found,
+        styles=[style(index) for index in range(len(found.groups))],
+        blocks=sections.comparison_blocks(found),
+        names=names,
+        labels={name: next(known[name] for known in values if name in known) for name in names},
+        runs=[
+            (name, run.text(CONFIG, SEED) or "–", state_of(run)[0], known)
+            for name, run, known in zip(found.names, runs, values, strict=True)
+        ],
+    )
+
+
+def summarise_comparison(runs: Sequence[RunContents]) -> dict[str, Any]:
+    """Return what a comparison says, and the numbers of each run, as JSON holds them."""
+    return {**as_json(compare(runs)), "runs": [summarise(run) for run in runs]}
 
 
 def _refuse_page(place: Path, *, own: bool, force: bool) -> None:

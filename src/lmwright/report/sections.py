@@ -10,11 +10,14 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from lmwright.report import figures
+from lmwright.report.comparison import NATS, Comparison
+from lmwright.report.comparison_figures import TITLES, budgets_figure, overview_figure
 from lmwright.report.contents import CONFIG, CORPUS, ENVIRONMENT, PLAN, SAMPLES, VERIFICATION, RunContents, leaves
 from lmwright.report.numbers import Number
 from lmwright.report.rules import PLANNED, UNLIKE
@@ -25,7 +28,8 @@ from lmwright.report.wording import integer, percent, plain, shortened, si, writ
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_ROWS, MOST_SAMPLES = 400, 24
+MOST_ROWS, MOST_SAMPLES, MOST_FACTS = 400, 24, 24
+FINDING_KEYS = ("kind", "step", "name", "message")
 VALUE_LIMIT, PROMPT_LIMIT, CONTINUATION_LIMIT = 400, 2_000, 4_000
 
 
@@ -46,6 +50,16 @@ class PlanRow:
     planned: Number
     actual: Number | None
     difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a run noticed about itself: where, what, and the facts behind it."""
+
+    step: str
+    name: str
+    message: str
+    facts: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +94,35 @@ def run_blocks(run: RunContents) -> dict[str, Block | None]:
         "schedule": made("schedule", figures.schedule_figure, "Learning rate and gradient norm against tokens"),
         "throughput": made("throughput", figures.throughput_figure, "Tokens per second and MFU against tokens"),
     }
+
+
+def comparison_blocks(found: Comparison) -> dict[str, list[Block]]:
+    """Return the figures of a comparison: validation and training, each against every budget."""
+    kinds = {"validation": ("evaluation", found.measure)} | (
+        {"training": ("step", NATS)} if found.training else {}
+    )
+    draws = {"overview": overview_figure, "budgets": budgets_figure}
+    blocks: dict[str, list[Block]] = {}
+    for name, (kind, key) in kinds.items():
+        made = [
+            block(f"{name}-{shape}", partial(draw, found.groups, kind, key), f"{TITLES[kind, key]}, of each group")
+            for shape, draw in draws.items()
+        ]
+        blocks[name] = [one for one in made if one is not None]
+    return blocks
+
+
+def findings(run: RunContents) -> list[Finding]:
+    """Return what the run found out about itself while it trained, in the order of the log."""
+    return [
+        Finding(
+            step=shortened(plain(record.get("step", "?")), VALUE_LIMIT),
+            name=shortened(plain(record.get("name", "")).replace("_", " "), VALUE_LIMIT),
+            message=shortened(plain(record.get("message", "")), PROMPT_LIMIT),
+            facts=flat({key: value for key, value in record.items() if key not in FINDING_KEYS})[:MOST_FACTS],
+        )
+        for record in run.records("finding")[:MOST_ROWS]
+    ]
 
 
 def headline(numbers: Mapping[str, Number]) -> list[tuple[Number, str]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lmwright.report.contents import RunContents
@@ -17,9 +19,12 @@ SMOOTHED_FROM = 40
 WINDOW_SHARE = 40
 
 
+AGAINST = ("tokens", "steps", "flops", "seconds")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One quantity against tokens. x, y: equally long; y may hold NaN where there is a gap."""
+    """One quantity against another. x, y: equally long; y may hold NaN where there is a gap."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -41,22 +46,62 @@ class Curve:
         return len(self.y) - len(self.finite())
 
 
-def curve(run: RunContents, kind: str, key: str) -> Curve:
-    """Return `key` of the records of `kind` against the tokens trained on until then."""
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """The mean of several curves, and the least and the greatest of them; all equally long, NaN at a gap."""
+
+    x: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def curve(run: RunContents, kind: str, key: str, *, against: str = "tokens") -> Curve:
+    """Return `key` of the records of `kind` against one of AGAINST, as it was when each was written."""
     points = [
         (x, y if math.isfinite(y) else math.nan)
-        for x, y in zip(_tokens(run, kind), run.column(kind, key), strict=True)
+        for x, y in zip(positions(run, kind, against), run.column(kind, key), strict=True)
         if math.isfinite(x)
     ]
     return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
 
 
-def _tokens(run: RunContents, kind: str) -> list[float]:
-    """Return the tokens of each record; where it has none, those of its step, read between step records."""
-    known = sorted(zip(run.column("step", "step"), run.column("step", "tokens"), strict=True))
-    known = [(0.0, 0.0), *((step, tokens) for step, tokens in known if math.isfinite(step + tokens))]
-    columns = zip(run.column(kind, "tokens"), run.column(kind, "step"), strict=True)
-    return [tokens if math.isfinite(tokens) else _between(known, step) for tokens, step in columns]
+def positions(run: RunContents, kind: str, against: str) -> list[float]:
+    """Return where each record of `kind` stands: its step, tokens, FLOPs or seconds of training; NaN if unknown.
+
+    A record without the figure stands where its step does, read between the step records. FLOPs are exact: those
+    of a token, from plan.json, times the tokens.
+    """
+    if against == "steps":
+        return run.column(kind, "step")
+    if against == "flops":
+        per_token = run.number("plan.json:flops.per_token")
+        return [math.nan if per_token is None else per_token * at for at in positions(run, kind, "tokens")]
+    known = sorted(zip(run.column("step", "step"), run.column("step", against), strict=True))
+    known = [(0.0, 0.0), *((step, at) for step, at in known if math.isfinite(step + at))]
+    columns = zip(run.column(kind, against), run.column(kind, "step"), strict=True)
+    return [at if math.isfinite(at) else _between(known, step) for at, step in columns]
+
+
+def band(runs: Sequence[RunContents], kind: str, key: str, *, against: str = "tokens") -> Band:
+    """Return the mean of `key` over runs, step by step, where every run has the step; each smoothed first."""
+    tables = []
+    for run in runs:
+        steps = positions(run, kind, "steps")
+        whole = Curve(x=tuple(steps), y=tuple(run.column(kind, key)))
+        values = smoothed(whole)[0].y if kind == "step" else whole.y
+        places = positions(run, kind, against)
+        tables.append({s: (x, y) for s, x, y in zip(steps, places, values, strict=True) if math.isfinite(s + x)})
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    points = [[table[step] for table in tables] for step in shared]
+    values_of = [[y if math.isfinite(y) else math.nan for _, y in at] for at in points]
+    gaps = [any(math.isnan(y) for y in values) for values in values_of]
+
+    def of(compute: Callable[[list[float]], float]) -> tuple[float, ...]:
+        return tuple(math.nan if gap else compute(values) for gap, values in zip(gaps, values_of, strict=True))
+
+    x = tuple(statistics.fmean(place for place, _ in at) for at in points)
+    return Band(x=x, mean=of(statistics.fmean), low=of(min), high=of(max))
 
 
 def _between(known: list[tuple[float, float]], step: float) -> float:
