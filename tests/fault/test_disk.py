@@ -118,7 +118,8 @@ def test_any_file_missing_or_damaged_leads_to_the_checkpoint_before(corpus: Path
             found = checkpoint.newest(run, said.append)
             assert found == run.checkpoints / "step-000009", (file.name, damaged)
             assert len(said) == 1
-            assert file.name in said[0]
+            # A manifest with another hash in it blames the file of that hash.
+            assert (last.name if file.name == "MANIFEST.json" else file.name) in said[0]
             if file.parent == last:
                 assert find_model(run.path, warn=said.append) == found
             file.write_bytes(whole)
