@@ -118,9 +118,10 @@ def test_any_file_missing_or_damaged_leads_to_the_checkpoint_before(corpus: Path
             found = checkpoint.newest(run, said.append)
             assert found == run.checkpoints / "step-000009", (file.name, damaged)
             assert len(said) == 1
-            # A manifest with another hash in it blames the file of that hash.
-            assert (last.name if file.name == "MANIFEST.json" else file.name) in said[0]
-            if file.parent == last:
+            # A manifest with another hash in it blames the file of that hash, which may be one of the state.
+            manifest = file.name == "MANIFEST.json"
+            assert (last.name if manifest else file.name) in said[0]
+            if file.parent == last and not manifest:
                 assert find_model(run.path, warn=said.append) == found
             file.write_bytes(whole)
     assert checkpoint.newest(run, quiet) == last
