@@ -20,7 +20,7 @@ from lmwright.report.noise import Spread, spread
 from lmwright.report.numbers import Number, numbers
 from lmwright.report.rules import TRAINED
 from lmwright.report.verdicts import Side, Verdict, judge
-from lmwright.report.wording import integer, significant, visible, write
+from lmwright.report.wording import integer, visible, write, write_spread
 
 LN2 = math.log(2)
 NATS, BITS = "loss", "bits_per_byte"
@@ -43,8 +43,7 @@ class Cell:
         mean = write(self.spread.mean, style)
         if not deviation:  # a single seed, or a figure that no seed changes
             return mean
-        rounded = float(f"{deviation:.1e}")  # the noise of a noise: two digits say what is known of it
-        return f"{mean} ± {significant(rounded, 2) if style == 'significant' else write(rounded, style)}"
+        return f"{mean} ± {write_spread(deviation, style)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ TITLES = {
 }
 DASHES = ("-", "--", ":")
 MOST_LABELS = 12
-EARLY = 0.08  # of the longest curve: what is above it there is the fall from a random model, and is cut off
+EARLY = 0.08  # of a curve: what is above its rest there is the fall from a random model, and is cut off
 
 
 def style(index: int) -> tuple[str, str]:
@@ -116,11 +116,12 @@ def _band(axes: Axes, found: Band, color: str) -> None:
 
 def _cut_off_the_start(axes: Axes, shown: Sequence[Band]) -> None:
     """Let the scale begin below the fall from a random model, which would leave no room for what differs."""
-    start = EARLY * max((found.x[-1] for found in shown), default=0)
-    points = [
-        (x, low, high) for found in shown for x, low, high in zip(found.x, found.low, found.high, strict=True)
+    later = [
+        (low, high)
+        for found in shown
+        for x, low, high in zip(found.x, found.low, found.high, strict=True)
+        if x >= EARLY * found.x[-1] and math.isfinite(low)
     ]
-    later = [(low, high) for x, low, high in points if x >= start and math.isfinite(low)]
     if later:
         least, greatest = min(low for low, _ in later), max(high for _, high in later)
         room = 0.06 * (greatest - least) or 0.06 * abs(greatest) or 1.0

@@ -84,10 +84,11 @@ def bits_figure(run: RunContents, *, narrow: bool = False) -> Figure | None:
         ("byte unigram", "unigram_bits_per_byte", FAINT),
         ("xz", "xz_bits_per_byte", FAINT),
         ("this model", "bits_per_byte", SERIES[1]),
+        ("averaged weights", "average_bits_per_byte", SERIES[2]),
     )
     values = {name: number.value for name, number in numbers(run).items() if math.isfinite(number.value)}
     known = [(name, values[key], color) for name, key, color in bars if key in values]
-    if not known or known[-1][0] != "this model":
+    if "bits_per_byte" not in values or len(known) < 2:
         return None
     figure, (axes,) = canvas(1, height=34 * len(known) + 12, narrow=narrow, pad=0.02)
     rows = range(len(known), 0, -1)

@@ -14,7 +14,7 @@ from typing import Any
 from lmwright.errors import ConfigError, DataError
 from lmwright.report import sections
 from lmwright.report.catalog import state_of
-from lmwright.report.comparison import as_json, compare
+from lmwright.report.comparison import NATS, UNITS, as_json, compare
 from lmwright.report.comparison_figures import style
 from lmwright.report.contents import CONFIG, RunContents, read_run
 from lmwright.report.difference import SEED
@@ -28,7 +28,14 @@ REPORT, SUMMARY = "report.html", "summary.json"
 MARK = b'<meta name="generator" content="lmwright'  # of a page of ours, in its first KILOBYTE; see base.html
 KILOBYTE = 1024
 # What the table of the runs shows of each.
-PER_RUN = ("steps", "trained_tokens", "training_loss", "validation_loss", "bits_per_byte", "seconds")
+PER_RUN = {
+    "steps": "steps",
+    "trained_tokens": "tokens",
+    "training_loss": "training loss",
+    "validation_loss": "validation loss",
+    "bits_per_byte": "bits/byte",
+    "seconds": "time",
+}
 
 
 def write_report(run: Path, *, out: Path | None = None, force: bool = False) -> Path:
@@ -96,18 +103,17 @@ def render_comparison(runs: Sequence[RunContents]) -> str:
     """Return a page that compares runs: curves with seeds as bands, what can be said, settings and figures."""
     found = compare(runs)
     values = [numbers(run) for run in runs]
-    names = [name for name in PER_RUN if any(name in known for known in values)]
+    comparable = {name for row in values for name, n in row.items() if found.training or n.unit != UNITS[NATS]}
     return _page(
         "comparison.html",
         title=f"{len(runs)} runs compared",
         found=found,
         styles=[style(index) for index in range(len(found.groups))],
         blocks=sections.comparison_blocks(found),
-        names=names,
-        labels={name: next(known[name] for known in values if name in known) for name in names},
+        heads={name: head for name, head in PER_RUN.items() if name in comparable},
         runs=[
-            (name, run.text(CONFIG, SEED) or "–", state_of(run)[0], known)
-            for name, run, known in zip(found.names, runs, values, strict=True)
+            (name, run.text(CONFIG, SEED) or "–", state_of(run)[0], figures)
+            for name, run, figures in zip(found.names, runs, values, strict=True)
         ],
     )
 

@@ -130,6 +130,7 @@ def headline(numbers: Mapping[str, Number]) -> list[tuple[Number, str]]:
     wanted = (
         ("validation_loss", "nats per token of validation text"),
         ("bits_per_byte", "bits per byte of validation text"),
+        ("average_bits_per_byte", "bits per byte, of the averaged weights"),
         ("against_xz", "bits, against xz"),
         ("tokens_per_second", "tokens per second in training"),
         ("mfu", "of the machine’s peak FLOP/s (MFU)"),
@@ -257,6 +258,8 @@ def _loss_caption(run: RunContents) -> str:
     notes = []
     if window > 1:
         notes.append(f"Thin: each record of the training loss. Thick: its running mean over {window} records.")
+    if curve(run, "evaluation", "average_loss"):
+        notes.append("Averaged: validation loss of the moving average of the weights.")
     if train.gaps:
         notes.append(f"Records that are not finite, and so not drawn: {integer(train.gaps)}.")
     return " ".join(notes)

@@ -67,22 +67,22 @@ def significant(value: float, digits: int = 4) -> str:
     return f"{rounded:,.{digits - 1 - exponent}f}".replace("-", MINUS)
 
 
-def si(value: float, unit: str = "") -> str:
+def si(value: float, unit: str = "", digits: int = 4) -> str:
     """Four significant digits under an SI prefix: 8.749e11 with FLOP -> 874.9 GFLOP."""
     if not math.isfinite(value):
         return NOT_FINITE
     for size, prefix in PREFIXES:
         if abs(float(f"{value:.3e}")) >= size:
-            return f"{significant(value / size)} {prefix}{unit}".rstrip()
-    number = integer(value) if value == round(value) else significant(value)
+            return f"{significant(value / size, digits)} {prefix}{unit}".rstrip()
+    number = integer(value) if value == round(value) else significant(value, digits)
     return f"{number} {unit}".rstrip()
 
 
-def percent(value: float, *, signed: bool = False) -> str:
+def percent(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """A share as percent with three significant digits: 0.4213 -> 42.1%; signed adds + to what grew."""
     if not math.isfinite(value):
         return NOT_FINITE
-    text = significant(value * 100, 3)
+    text = significant(value * 100, digits)
     return f"{'+' if signed and value > 0 else ''}{text}%"
 
 
@@ -102,6 +102,14 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def write_spread(value: float, style: str) -> str:
+    """Write a standard deviation beside its mean, see `write`: two digits, for it is itself an estimate."""
+    rounded = float(f"{value:.1e}")
+    if style in ("significant", "percent"):
+        return {"significant": significant, "percent": percent}[style](rounded, 2)
+    return write(rounded, style) if style in ("integer", "change", "duration") else si(rounded, style, 2)
 
 
 def write(value: float | None, style: str) -> str:
