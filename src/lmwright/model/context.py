@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmwright.errors import RequestError, UnsupportedError
+from lmwright.model import dense, documents, flex, square
 from lmwright.model import exact as exact_math
-from lmwright.model import square
 from lmwright.model.precision import PRECISIONS
 from lmwright.model.state import KVState
 
@@ -162,42 +162,55 @@ class Context:
     ) -> Tensor:
         """softmax(q k^T / sqrt(K)) v over the keys each query may see; keeps k and v where there is a state.
 
-        Returns [B, T, H, K]. `layer` is the place in the state.
+        Returns [B, T, H, K]. `layer` is the place in the state. Beyond square.LIMIT tokens no tensor of T x T
+        numbers is made on a CPU or a CUDA GPU, in either pass, except for dropout (see model.dense) and, on a
+        CPU, where a segment number comes back after another one.
         """
         dropped = self.generator is not None and dropout > 0.0
-        if not dropped and self._keeps_square(q_BTHK):
-            return square.attend(q_BTHK, k_BTGK, v_BTGK, self.once("bias", self._bias))
+        if not dropped:
+            if (pieces := self.once("pieces", self._pieces)) is not None:
+                return documents.attend(q_BTHK, k_BTGK, v_BTGK, pieces)
+            if self._keeps_square(q_BTHK):
+                return square.attend(q_BTHK, k_BTGK, v_BTGK, self.once("bias", self._bias))
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         if self.state is not None:
             if self.exact:
                 return self._attend_part(self.state, layer, q_BHTK, k_BGTK, v_BGTK)
             k_BGTK, v_BGTK = self._extend(self.state, layer, k_BGTK, v_BGTK)
         if dropped:
-            return self._attend_plainly(q_BHTK, k_BGTK, v_BGTK, dropout).transpose(1, 2)
-        allowed = self.once("allowed", self._allowed)
-        grouped = q_BHTK.shape[1] != k_BGTK.shape[1]
-        causal = allowed is None and self.mask == "causal" and q_BHTK.shape[2] > 1
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BHTK, k_BGTK, v_BGTK, attn_mask=allowed, is_causal=causal, enable_gqa=grouped
-        )
+            allowed = self.once("allowed", self._allowed)
+            y_BHTK = dense.attend(q_BHTK, k_BGTK, v_BGTK, allowed, lambda shares: self.dropout(shares, dropout))
+        elif (segments_BT := self.segments_BT) is not None and q_BHTK.is_cuda:
+            blocks = self.once("blocks", lambda: flex.plan(segments_BT, causal=self.mask == "causal"))
+            y_BHTK = flex.attend(q_BHTK, k_BGTK, v_BGTK, blocks)
+        else:
+            y_BHTK = self._attend_fused(q_BHTK, k_BGTK, v_BGTK)
         return y_BHTK.transpose(1, 2)
 
-    def _allowed(self) -> Tensor | None:
-        """[1 or B, 1, T, S] True where a query may see a key; None where causal order alone decides."""
-        start = 0 if self.state is None else self.state.length
-        if self.segments_BT is None and (start == 0 or self.positions_BT.shape[1] == 1):
-            return None
-        if self.segments_BT is None:
-            return self._causal(start)
-        # Padding (-1) equals padding, so no row is without a key and the softmax stays finite.
-        same_BTS = self.segments_BT[:, :, None] == self.segments_BT[:, None, :]
-        return same_BTS[:, None] & self._causal(start) if self.mask == "causal" else same_BTS[:, None]
+    def _attend_fused(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
+        """torch's fused kernel, with a mask only where causal order does not say all."""
+        count, keys = q_BHTK.shape[2], k_BGSK.shape[2]
+        simple = self.segments_BT is None and (keys == count or count == 1)
+        return F.scaled_dot_product_attention(
+            q_BHTK,
+            k_BGSK,
+            v_BGSK,
+            attn_mask=None if simple else self.once("allowed", self._allowed),
+            is_causal=simple and self.mask == "causal" and count > 1,
+            enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
+        )
 
-    def _causal(self, start: int) -> Tensor:
-        count = self.positions_BT.shape[1]
-        rows = torch.arange(start, start + count, device=self.positions_BT.device)
-        keys = torch.arange(start + count, device=self.positions_BT.device)
-        return (keys[None, :] <= rows[:, None])[None, None]
+    def _pieces(self) -> list[documents.Piece] | None:
+        """The documents of long rows on a CPU; None where they are not that, or not contiguous."""
+        segments_BT = self.segments_BT
+        if segments_BT is None or segments_BT.device.type != "cpu" or segments_BT.shape[1] <= documents.GROUP:
+            return None
+        return documents.plan(segments_BT, causal=self.mask == "causal", dtype=self.dtype)
+
+    def _allowed(self) -> Tensor | None:
+        """[1 or B, 1, T, S] True where a query may see a key; None where it may see all."""
+        start = 0 if self.state is None else self.state.length
+        return dense.allowed(self.positions_BT, self.segments_BT, causal=self.mask == "causal", start=start)
 
     def _keeps_square(self, q_BTHK: Tensor) -> bool:
         """Whether this is a short training call on the CPU (see model.square)."""
@@ -206,25 +219,9 @@ class Context:
 
     def _bias(self) -> Tensor:
         """[1 or B, T, T]: 0 where a query may see a key, -inf elsewhere, in the compute dtype."""
-        allowed = self.once("allowed", self._allowed)
-        count = self.positions_BT.shape[1]
+        allowed, count = self.once("allowed", self._allowed), self.positions_BT.shape[1]
         bias = torch.zeros(1, count, count, dtype=self.dtype, device=self.positions_BT.device)
-        if allowed is None and self.mask == "bidirectional":
-            return bias
-        return bias.masked_fill(~(self._causal(0) if allowed is None else allowed)[:, 0], -torch.inf)
-
-    def _attend_plainly(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, rate: float) -> Tensor:
-        """The same with the probabilities written out, for dropout draws from our generator."""
-        copies = q_BHTK.shape[1] // k_BGTK.shape[1]
-        k_BHSK, v_BHSK = (x.repeat_interleave(copies, dim=1) for x in (k_BGTK, v_BGTK))
-        scores_BHTS = (q_BHTK @ k_BHSK.transpose(2, 3)).float() * q_BHTK.shape[3] ** -0.5
-        allowed = self.once("allowed", self._allowed)
-        if allowed is None and self.mask == "causal":
-            allowed = self.once("causal", lambda: self._causal(0))
-        if allowed is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~allowed, -torch.inf)
-        shares_BHTS = self.dropout(scores_BHTS.softmax(-1), rate).to(v_BHSK.dtype)
-        return shares_BHTS @ v_BHSK
+        return bias if allowed is None else bias.masked_fill(~allowed[:, 0], -torch.inf)
 
     def _extend(self, state: KVState, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write this call's keys and values; return all that are now kept of this layer."""

@@ -4,8 +4,7 @@ softmax(q k^T / sqrt(K) + bias) v and its gradient, written as plain batched pro
 eq. 1; dS = P * (dP - rowsum(dP * P))). torch's fused CPU kernel recomputes the probabilities in its backward
 pass without the processor's matrix units: on an AMX machine, bf16, 16 x 256 tokens and 6 heads of 64, forward
 and backward take 43 ms there and 15 ms here. The price is B H T S numbers a layer, so it serves short
-sequences only (`LIMIT`). Queries of one group are laid side by side, so keys are never copied.
-In bf16 the scores are rounded to bf16 before the softmax, which itself runs in fp32.
+sequences. Knows nothing of masks beyond the bias, of state or of dropout.
 """
 
 # B batch, T query, S key, D model, H heads, G kv heads, K head dim, F ffn, V vocab
@@ -25,6 +24,37 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, bias_BTS: Tensor) -> 
     return _Attend.apply(q_BTHK, k_BSGK, v_BSGK, bias_BTS)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def forward(q: Tensor, k: Tensor, v: Tensor, bias_BTS: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As `attend` but without a graph: the result, and the four tensors that `backward` asks for."""
+    batch, count, heads, width = q.shape
+    groups, keys = k.shape[2], k.shape[1]
+    q_NQK, k_NSK, v_NSK = _by_group(q, groups), _by_group(k, groups), _by_group(v, groups)
+    scale = _scale(width)
+    scores_NQS = torch.baddbmm(q.new_zeros(1), q_NQK, k_NSK.transpose(1, 2), beta=0, alpha=scale)
+    scores_NQS.view(batch, heads, count, keys).add_(bias_BTS[:, None])
+    shares_NQS = torch.softmax(scores_NQS, -1)
+    return _by_place(torch.bmm(shares_NQS, v_NSK), batch, count), (q_NQK, k_NSK, v_NSK, shares_NQS)
+
+
+def backward(grad_BTHK: Tensor, kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q [B, T, H, K], k and v [B, S, G, K], from the result's and what `forward` gave."""
+    q_NQK, k_NSK, v_NSK, shares_NQS = kept
+    batch, count, _, width = grad_BTHK.shape
+    keys, scale = k_NSK.shape[1], _scale(width)
+    grad_NQK = _by_group(grad_BTHK, q_NQK.shape[0] // batch)
+    dv_NSK = torch.bmm(shares_NQS.transpose(1, 2), grad_NQK)
+    dshares_NQS = torch.bmm(grad_NQK, v_NSK.transpose(1, 2))
+    # Private, but what the derivative of torch.softmax calls, with these arguments since torch 1.12.
+    dscores_NQS = torch._softmax_backward_data(dshares_NQS, shares_NQS, -1, shares_NQS.dtype)
+    dq_NQK = torch.bmm(dscores_NQS, k_NSK).mul_(scale)
+    dk_NSK = torch.bmm(dscores_NQS.transpose(1, 2), q_NQK).mul_(scale)
+    return _by_place(dq_NQK, batch, count), _by_place(dk_NSK, batch, keys), _by_place(dv_NSK, batch, keys)
+
+
+def _scale(width: int) -> float:
+    return float(width**-0.5)
+
+
 def _by_group(x_BTHK: Tensor, groups: int) -> Tensor:
     """[B, T, H, K] -> [B G, (H/G) T, K]."""
     batch, count, heads, width = x_BTHK.shape
@@ -39,31 +69,10 @@ def _by_place(x_NQK: Tensor, batch: int, count: int) -> Tensor:
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias_BTS: Tensor) -> Tensor:
-        batch, count, heads, width = q.shape
-        groups, keys = k.shape[2], k.shape[1]
-        q_NQK, k_NSK, v_NSK = _by_group(q, groups), _by_group(k, groups), _by_group(v, groups)
-        scale = width**-0.5
-        scores_NQS = torch.baddbmm(q.new_zeros(1), q_NQK, k_NSK.transpose(1, 2), beta=0, alpha=scale)
-        scores_NQS.view(batch, heads, count, keys).add_(bias_BTS[:, None])
-        shares_NQS = torch.softmax(scores_NQS, -1)
-        ctx.save_for_backward(q_NQK, k_NSK, v_NSK, shares_NQS)
-        ctx.sizes = batch, count, keys, groups, scale
-        return _by_place(torch.bmm(shares_NQS, v_NSK), batch, count)
+        y_BTHK, kept = forward(q, k, v, bias_BTS)
+        ctx.save_for_backward(*kept)
+        return y_BTHK
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_NQK, k_NSK, v_NSK, shares_NQS = ctx.saved_tensors
-        batch, count, keys, groups, scale = ctx.sizes
-        grad_NQK = _by_group(grads[0], groups)
-        dv_NSK = torch.bmm(shares_NQS.transpose(1, 2), grad_NQK)
-        dshares_NQS = torch.bmm(grad_NQK, v_NSK.transpose(1, 2))
-        # Private, but what the derivative of torch.softmax calls, with these arguments since torch 1.12.
-        dscores_NQS = torch._softmax_backward_data(dshares_NQS, shares_NQS, -1, shares_NQS.dtype)
-        dq_NQK = torch.bmm(dscores_NQS, k_NSK).mul_(scale)
-        dk_NSK = torch.bmm(dscores_NQS.transpose(1, 2), q_NQK).mul_(scale)
-        return (
-            _by_place(dq_NQK, batch, count),
-            _by_place(dk_NSK, batch, keys),
-            _by_place(dv_NSK, batch, keys),
-            None,
-        )
+        return *backward(grads[0], ctx.saved_tensors), None
