@@ -23,6 +23,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.linear import Embedding, Linear
 from lmwright.model.norm import build_norm
+from lmwright.model.recompute import recomputed
 from lmwright.model.state import KVState
 
 
@@ -64,7 +65,10 @@ class Decoder(nn.Module):
             x_BTD = x_BTD + self.embed_positions(ctx.positions_BT)
         x_BTD = ctx.dropout(x_BTD.to(ctx.dtype), self.config.embedding_dropout)
         for layer, block in enumerate(self.layers):
-            x_BTD = block(x_BTD, ctx, layer)
+            if ctx.recompute and torch.is_grad_enabled():
+                x_BTD = recomputed(block, x_BTD, ctx, layer, generator=ctx.generator)
+            else:
+                x_BTD = block(x_BTD, ctx, layer)
         y_BTD: Tensor = self.norm(x_BTD)
         return y_BTD
 
