@@ -253,8 +253,10 @@ class _Level:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._seen: deque[float] = deque(maxlen=LEVEL_WINDOW)
+        self._peak = 0.0
 
     def after(self, update: Update) -> Finding | None:
+        self._peak = max(self._peak, update.lr)
         if update.step <= self._facts.warmup_steps:
             return None
         self._seen.append(update.loss)
@@ -262,7 +264,7 @@ class _Level:
             return None
         level, entropy = statistics.fmean(self._seen), self._facts.unigram_entropy
         uniform = math.log(self._facts.model_vocabulary)
-        figures = {"loss": level, "unigram_entropy": entropy, "uniform_entropy": uniform, "lr": update.lr}
+        figures = {"loss": level, "unigram_entropy": entropy, "uniform_entropy": uniform, "lr": self._peak}
         seen = f"for {LEVEL_WINDOW} updates the loss has stood at {level:.3f} nats/token"
         if abs(level - uniform) < 0.01 * uniform and level > 1.02 * entropy:
             return Finding(
@@ -270,7 +272,7 @@ class _Level:
                 update.step,
                 f"{seen}, and ln {self._facts.model_vocabulary} = {uniform:.3f} is that of a model that knows "
                 "nothing, not even which tokens are common: the gradient does not reach the weights, or the "
-                f"learning rate {update.lr:.3g} is far too low; try a hundred times as much",
+                f"learning rate {self._peak:.3g} is far too low; try a hundred times as much",
                 figures,
             )
         low, high = (factor * entropy for factor in UNIGRAM_BAND)
@@ -280,7 +282,7 @@ class _Level:
             "unigram",
             update.step,
             f"{seen}, and the entropy of the training tokens' frequencies is {entropy:.3f}: the model knows how "
-            f"common tokens are and nothing of their order. {_cause(level / entropy, update.lr)}",
+            f"common tokens are and nothing of their order. {_cause(level / entropy, self._peak)}",
             figures,
         )
 
