@@ -77,7 +77,7 @@ def test_each_block_is_computed_twice_and_only_in_training(monkeypatch: pytest.M
 
 
 def test_a_block_keeps_its_input_alone() -> None:
-    """All that the graph saves, counted by storages and without weights; a block's input is held as its argument."""
+    """All that the graph saves but the weights, by storages; a block's input is held as its argument."""
     config = CONFIGS["llama"]
     kept: dict[bool, int] = {}
     for recompute in (False, True):
