@@ -8,7 +8,12 @@ from __future__ import annotations
 
 
 class LmwrightError(ValueError):
-    """Base of every error that input can cause; the command line prints it as one line and exits 1."""
+    """Base of every error that input can cause; the command line prints it as one line and exits 1.
+
+    told: another process of the same run prints it, so this one need not.
+    """
+
+    told = False
 
 
 class ConfigError(LmwrightError):

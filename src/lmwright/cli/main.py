@@ -92,11 +92,11 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         place = f" (see {context.command_path} --help)" if context is not None else ""
         return _fail(f"{error.format_message()}{place}", error.exit_code, debug)
     except Interrupted as error:
-        return _fail(str(error), 128 + error.signum, debug)
+        return _fail(str(error), 128 + error.signum, debug, told=error.told)
     except ConfigError as error:
-        return _fail(str(error), 2, debug)
+        return _fail(str(error), 2, debug, told=error.told)
     except LmwrightError as error:
-        return _fail(str(error), 1, debug)
+        return _fail(str(error), 1, debug, told=error.told)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; there is nobody left to tell
         return 1
@@ -107,10 +107,11 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         return _fail(f"internal error: {type(error).__name__}: {error}; --debug shows where", 1, debug)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: str, code: int, debug: bool, *, told: bool = False) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"lmwright: {' '.join(message.split())}", err=True)
+    if not told:
+        click.echo(f"lmwright: {' '.join(message.split())}", err=True)
     return code
 
 

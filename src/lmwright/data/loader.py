@@ -32,6 +32,11 @@ class Cursor:
             raise ConfigError(f"cursor: samples = {self.samples}: must not be negative")
 
 
+def part(batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return the first row, and the one after the last, of a step's rows that are a rank's."""
+    return batch_size * rank // world_size, batch_size * (rank + 1) // world_size
+
+
 class Loader:
     """Gives one rank its part of each step."""
 
@@ -49,7 +54,10 @@ class Loader:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank}: must be from 0 to world size - 1 = {world_size - 1}")
         if batch_size < world_size:
-            raise ConfigError(f"batch_size = {batch_size}: must be at least the number of ranks, {world_size}")
+            raise ConfigError(
+                f"batch_size = {batch_size}: must be at least the number of ranks, {world_size}, so that each has "
+                "a sequence; raise it, or start fewer processes"
+            )
         if plan.num_sequences < 1:
             raise DataError(
                 f"{plan.split.name}: too small: {plan.split.num_tokens} tokens give no row of "
@@ -71,9 +79,8 @@ class Loader:
     def next_batch(self) -> Batch:
         """Return this rank's rows of the next step and move the cursor past the whole step."""
         start = self.cursor.samples
-        first = start + self.batch_size * self.rank // self.world_size
-        last = start + self.batch_size * (self.rank + 1) // self.world_size
-        indices = self.order(first, last)
+        first, end = part(self.batch_size, self.rank, self.world_size)
+        indices = self.order(start + first, start + end)
         batch = Batch.of(self.plan.fetch(indices), tuple(indices.tolist()))
         self.cursor = Cursor(start + self.batch_size)
         return batch

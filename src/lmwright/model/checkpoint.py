@@ -103,8 +103,12 @@ def write_model(
     tensors = seams.load("lmwright.model.families", config.family).to_file(state, config)
     stored = {name: tensor.to(device="cpu", dtype=dtype).contiguous() for name, tensor in tensors.items()}
     _write_weights(stored, directory, max_shard_bytes)
-    fields = {**dump_config(config), "dtype": name, "torch_dtype": name}
-    _write_json(directory / CONFIG_NAME, fields)
+    write_description(config, name, directory, tokenizer)
+
+
+def write_description(config: ModelConfig, dtype: str, directory: Path, tokenizer: SavesItself | None) -> None:
+    """Write all files of a model directory but its weights. dtype: of these, as config.json names it."""
+    _write_json(directory / CONFIG_NAME, {**dump_config(config), "dtype": dtype, "torch_dtype": dtype})
     _write_json(
         directory / "generation_config.json",
         {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id, "_from_model_config": True},

@@ -7,17 +7,23 @@
       state/trainer.json                                 step, samples, tokens, seconds, fingerprints
       MANIFEST.json                                      size and SHA-256 of each file, written last
 
+Where processes hold parts of the model (fsdp), each writes its rows of the optimiser's tensors and of the average
+to a file of its own (`train.slices`), and whole layers of the model to another: model-00002-of-00004.safetensors
+and an index, as Hugging Face has it. Any number of processes can go on from either form. All of them must see one
+file system.
+
 No state of a random generator is kept: every stream is named by seed and step (`lmwright.seeds`). A directory is
 filled beside its name, synced and renamed, so one without a true manifest is never chosen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +37,11 @@ from lmwright.runs import (
     atomic_directory,
     atomic_write_json,
     atomic_write_text,
+    fsync_tree,
     read_json,
     verify_manifest,
 )
+from lmwright.train.ranks import SINGLE, Ranks
 
 if TYPE_CHECKING:
     from lmwright.model.language_model import LanguageModel
@@ -50,9 +58,9 @@ class State:
 
     step: updates made. tokens: targets trained on. seconds: wall time by what it was spent on (train, evaluation,
     checkpoint), over all processes of the run. evaluated: step of the last evaluation; validation_loss: what it
-    gave, in nats per token. best_step, best_loss: of the saved checkpoint with the lowest one, None before there is
-    any. loader: the state of the loader, which knows what data it belongs to. config: fingerprint of the settings
-    that a resume must meet again.
+    gave, in nats per token. best_step, best_loss: of the saved checkpoint with the lowest one, None before there
+    is any. loader: the state of the loader, which knows what data it belongs to. config: fingerprint of the
+    settings that a resume must meet again.
     """
 
     step: int = 0
@@ -98,26 +106,58 @@ def save(
     average: WeightAverage | None,
     tokenizer: Tokenizer | None,
     keep: int,
+    ranks: Ranks = SINGLE,
 ) -> Path:
-    """Write the checkpoint of `state`, point `latest` and `best`; keep the newest `keep` and the best."""
-    from lmwright.model import weights
-    from lmwright.model.checkpoint import write_model
+    """Write the checkpoint of `state`, point `latest` and `best`; keep the newest `keep` and the best.
+
+    Every process of the run must call it; they all return or all raise.
+    """
+    from lmwright.train import model_files, slices
 
     final = run.checkpoints / name_of(state.step)
-    # One of the same step can only be there if it failed its verification: a good one would have been resumed.
-    with atomic_directory(final, CHECKPOINT, force=True) as partial:
-        write_model(model, partial, tokenizer)
-        (partial / STATE).mkdir()
-        weights.write(optimizer.tensors(), partial / STATE / "optimizer.safetensors")
-        if average is not None:
-            weights.write(average.tensors(), partial / STATE / "average.safetensors")
-        atomic_write_json(partial / STATE / "trainer.json", asdict(state))
+    with _directory(final, ranks) as partial:
+        model_files.write(model, partial, tokenizer, ranks)
+        with ranks.together():
+            slices.write(optimizer.tensors(), partial / STATE, "optimizer", ranks)
+            if average is not None:
+                slices.write(average.tensors(), partial / STATE, "average", ranks)
+            if ranks.first:
+                atomic_write_json(partial / STATE / "trainer.json", asdict(state))
+            else:
+                fsync_tree(partial)  # the first process does it for files of its own machine
+    ranks.once(lambda: _conclude(run, state, keep))
+    return final
+
+
+@contextlib.contextmanager
+def _directory(final: Path, ranks: Ranks) -> Iterator[Path]:
+    """`atomic_directory`, made and completed by the first process, filled by all."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> str:
+            # One of the same step can only be there if it failed its verification: a good one would have been
+            # resumed.
+            made = stack.enter_context(atomic_directory(final, CHECKPOINT, force=True))
+            (made / STATE).mkdir()
+            return str(made)
+
+        partial = Path(ranks.once(make))
+        with ranks.together():
+            if not partial.is_dir():
+                raise CheckpointError(
+                    f"{final.parent}: process {ranks.rank} does not see what the first one makes there; put the "
+                    "run where all machines have one file system"
+                )
+        yield partial
+        ranks.once(stack.close)
+
+
+def _conclude(run: RunDirectory, state: State, keep: int) -> None:
     point(run, state)
     sound = [path for path in steps(run) if _step_of(path) <= state.step]  # beyond it they failed to be restored
     for old in sound[:-keep]:
         if _step_of(old) != state.best_step:
             _remove(old)
-    return final
 
 
 def point(run: RunDirectory, state: State) -> None:
@@ -162,22 +202,27 @@ def newest(run: RunDirectory, warn: Callable[[str], None], *, with_state: bool =
 def restore(
     path: Path, *, model: LanguageModel, optimizer: Optimizer, average: WeightAverage | None = None
 ) -> State:
-    """Load a checkpoint into `model`, `optimizer` and `average`; return the state."""
+    """Load a checkpoint into `model`, `optimizer` and `average`; return the state.
+
+    Whatever number of processes wrote it and reads it; none reads more than its own rows.
+    """
     import torch
-    from safetensors.torch import load_file
 
     from lmwright.model.checkpoint import load_model
+    from lmwright.train import slices
 
-    saved = dict(load_model(path).named_parameters())
+    parameters = dict(model.named_parameters())
+    saved = dict(load_model(path).named_parameters())  # mapped from the files, so only what is copied is read
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters.items():
             # Copied into the parameter's own memory: a file-backed tensor may be aligned otherwise, and kernels
             # choose their order of sums by alignment.
-            parameter.copy_(saved[name])
-    optimizer.load(load_file(path / STATE / "optimizer.safetensors"))
+            first, end = slices.own_rows(parameter)
+            slices.own_part(parameter).copy_(saved[name][first:end])
+    optimizer.load(slices.read(path / STATE, "optimizer", lambda name: parameters.get(name.rpartition(".")[0])))
     state = read_state(path)
     if average is not None:
-        average.load(load_file(path / STATE / "average.safetensors"), state.step)
+        average.load(slices.read(path / STATE, "average", parameters.get), state.step)
     return state
 
 

@@ -1,8 +1,11 @@
-"""The gradient of one global batch, whole or in micro-batches: the same to rounding.
+"""The gradient of one global batch, whole or in micro-batches, on one process or many: the same to rounding.
 
 Each micro-batch adds the gradient of its summed loss. Only at the end is the whole divided, once, by the number of
 targets of the whole batch, so ragged micro-batches weigh by their tokens; means of means would not. The division
 and the clipping are one multiplication.
+
+Every process makes as many micro-batches as the one with most rows, because under fsdp each is a collective call:
+one that runs out of rows repeats its first one without labels, which adds nothing.
 """
 
 # B batch, T query
@@ -11,25 +14,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lmwright.data.batch import Batch
+from lmwright.data.loader import part
+from lmwright.data.pack import IGNORE_INDEX
 from lmwright.errors import DataError
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
 from lmwright.objectives import Objective
+from lmwright.train.parallel import Parallel
 from lmwright.train.precision import DTYPES
+from lmwright.train.sharded import whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient:
     """What a batch gave; the gradient itself lies in the parameters, divided and clipped.
 
-    loss_sums: nats of each micro-batch. count: targets of the batch. norm: global, before clipping.
+    own_sums: nats of each micro-batch of this process. All else is of the whole batch: loss_sums: of every
+    micro-batch. count: targets. norm: of the gradient before clipping.
     """
 
+    own_sums: tuple[float, ...]
     loss_sums: tuple[float, ...]
     count: int
     norm: float
@@ -56,49 +65,84 @@ def compute(
     clip_norm: float | None,
     dropout: Callable[[int], torch.Generator | None],
     recompute: bool = False,
+    parallel: Parallel | None = None,
+    batch_size: int | None = None,
 ) -> Gradient:
     """Leave the gradient of the batch's mean loss in the parameters.
 
-    dropout: gives the random stream of a micro-batch by its number, or None for no dropout. recompute: blocks are
-    computed again in the backward pass, which takes time and saves memory.
-    Raises DataError if the batch has no target.
+    dropout: gives the random stream of a micro-batch by the place of its first row in the whole batch, or None for
+    no dropout. recompute: blocks are computed again in the backward pass, which takes time and saves memory.
+    parallel: how the model is shared, if it is; then `batch` is this process's part, as the loader cuts it, of
+    `batch_size` rows. Raises DataError if the whole batch has no target.
     """
+    parallel = Parallel(model) if parallel is None else parallel
+    ranks, rows = parallel.ranks, batch_size or len(batch.ids_BT)
+    first, _ = part(rows, ranks.rank, ranks.world_size)
+    most = math.ceil(math.ceil(rows / ranks.world_size) / micro_batch_size)
     for parameter in model.parameters():
         parameter.grad = None
     sums, count, metrics = [], 0, dict[str, float]()
-    for number, start in enumerate(range(0, len(batch.ids_BT), micro_batch_size)):
+    for number in range(most):
+        start = number * micro_batch_size
         micro = batch.rows(start, start + micro_batch_size)
+        if not len(micro.ids_BT):
+            micro = _without_labels(batch.rows(0, 1))
         ctx = Context.dense(
             micro.ids_BT,
             positions=micro.positions_BT,
             segments=micro.segments_BT,
             dtype=DTYPES[precision],
-            generator=dropout(number),
+            generator=dropout(first + start),
             recompute=recompute,
         )
-        output = objective(model, micro, ctx)
-        output.sum.backward()  # type: ignore[no-untyped-call]
+        with parallel.accumulating(last=number == most - 1):
+            output = objective(parallel.called, micro, ctx)
+            output.sum.backward()  # type: ignore[no-untyped-call]
         # A penalty that is no number makes the loss none, too.
         sums.append(output.nats + 0.0 * output.sum.detach())
         count += output.count
         for name, value in output.metrics.items():
             metrics[name] = metrics.get(name, 0.0) + value
+    losses = torch.stack(sums).double().tolist()
+    norm = gradient_norm(model.parameters())
+    told = ranks.gather({"losses": losses, "count": count, "norm": norm, "metrics": metrics})
+    count = sum(one["count"] for one in told)
     if count == 0:
         raise DataError("a batch has no label to train on: every position is ignored")
-    norm = scale_and_clip(model.parameters(), 1.0 / count, clip_norm)
-    losses = tuple(torch.stack(sums).double().tolist())
-    return Gradient(loss_sums=losses, count=count, norm=norm, metrics=metrics)
+    # The first process's norm, for all: machines may differ in the last bit, and their weights would drift apart.
+    norm = scale_and_clip(model.parameters(), 1.0 / count, clip_norm, norm=told[0]["norm"])
+    return Gradient(
+        own_sums=tuple(losses),
+        loss_sums=tuple(value for one in told for value in one["losses"]),
+        count=count,
+        norm=norm,
+        metrics={name: math.fsum(one["metrics"].get(name, 0.0) for one in told) for name in metrics},
+    )
 
 
-def scale_and_clip(parameters: Iterable[torch.nn.Parameter], scale: float, clip_norm: float | None) -> float:
+def _without_labels(batch: Batch) -> Batch:
+    return replace(batch, labels_BT=torch.full_like(batch.labels_BT, IGNORE_INDEX))
+
+
+def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> float:
+    """Return the norm of all gradients as one vector; of whole ones where processes hold parts of them."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return float(whole(torch.nn.utils.get_total_norm(grads)))
+
+
+def scale_and_clip(
+    parameters: Iterable[torch.nn.Parameter], scale: float, clip_norm: float | None, *, norm: float | None = None
+) -> float:
     """Multiply the gradients by `scale`, then by what brings their global norm down to `clip_norm`.
 
-    Returns the norm after scaling and before clipping (Pascanu et al. 2013, algorithm 1).
+    norm: before that, if it is known. Returns the norm after scaling and before clipping (Pascanu et al. 2013,
+    algorithm 1).
     """
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = scale * float(torch.nn.utils.get_total_norm(grads))
+    parameters = list(parameters)
+    norm = scale * (gradient_norm(parameters) if norm is None else norm)
     if clip_norm is not None and norm > clip_norm:
         scale *= clip_norm / norm
-    for grad in grads:
-        grad.mul_(scale)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
     return norm

@@ -45,6 +45,7 @@ class Log:
 
     flops_per_token: of training, forward and backward. peak_flops: of the machine in the run's dtype; MFU is
     flops_per_token x tokens per second / peak_flops. clock: what earlier processes of the run have spent.
+    silent: nothing is written, for another process writes the same.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Log:
         peak_flops: float,
         clock: Clock,
         trackers: Sequence[Tracker] = (),
+        silent: bool = False,
     ) -> None:
         self.clock = clock
+        self._silent = silent
         self._trackers = trackers
         self._run = run
         self._mfu_per_rate = flops_per_token / peak_flops
@@ -96,6 +99,8 @@ class Log:
 
     def write(self, kind: str, step: int, **facts: Any) -> None:
         """Append one record."""
+        if self._silent:
+            return
         record = {"kind": kind, "step": step, **facts}
         self._run.log(record)
         for tracker in self._trackers:

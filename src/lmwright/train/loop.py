@@ -3,7 +3,9 @@
 A round: evaluate and save where due, stop if asked to, else one update. Weights and optimiser change in one line
 only, after the batch's loss and gradient have been found finite; until then everything can be left at any moment.
 The update itself can overflow, so weights and optimiser state are looked at before they are judged or saved.
-Randomness comes from (seed, stream, step, micro-batch), so a run that is resumed draws what it would have drawn.
+Randomness comes from (seed, stream, step, first row of the micro-batch), so a run that is resumed draws what it
+would have drawn. Where several processes train together, each runs this loop; every decision is made of what all
+of them know, and the first one writes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from lmwright.train.config import TrainConfig
 from lmwright.train.log import Clock, Log
 from lmwright.train.machine import current_memory, peak_memory
 from lmwright.train.optimizers import Optimizer
+from lmwright.train.parallel import Parallel
+from lmwright.train.ranks import SINGLE, Ranks
 from lmwright.train.signals import Stopped, StopSignals
+from lmwright.train.slices import own_part
 
 if TYPE_CHECKING:
     from lmwright.train.average import WeightAverage
@@ -60,6 +65,7 @@ class Job:
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
     it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
     average: follows the weights, where the run keeps one. trackers: are told each record of the log.
+    parallel: how several processes share the model; None is one process.
     flops_per_token, peak_flops: for the log's MFU. go_on: the command that resumes the run, for whoever stops it.
     """
 
@@ -73,9 +79,15 @@ class Job:
     evaluate: Callable[[], Mapping[str, float]] | None = None
     average: WeightAverage | None = None
     trackers: tuple[Tracker, ...] = ()
+    parallel: Parallel | None = None
     flops_per_token: float
     peak_flops: float
     go_on: str
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run."""
+        return SINGLE if self.parallel is None else self.parallel.ranks
 
 
 def train(job: Job, state: State) -> State:
@@ -90,10 +102,18 @@ def train(job: Job, state: State) -> State:
         peak_flops=job.peak_flops,
         clock=Clock(dict(state.seconds)),
         trackers=job.trackers,
+        silent=not job.ranks.first,
     )
-    log.write("start", state.step, threads=torch.get_num_threads(), precision=config.precision)
+    log.write(
+        "start",
+        state.step,
+        threads=torch.get_num_threads(),
+        precision=config.precision,
+        processes=job.ranks.world_size,
+    )
     memory = current_memory(config.device)
-    with StopSignals() as stop, progress.bar("train", total=config.steps, unit="step", initial=state.step) as bar:
+    shown = progress.bar("train", total=config.steps, unit="step", initial=state.step, shown=job.ranks.first)
+    with StopSignals(job.ranks) as stop, shown as bar:
         while True:
             with suppress(Stopped):  # then the resumed run evaluates
                 state = _evaluate_if_due(job, state, log, stop, saved)
@@ -120,7 +140,9 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
     config = job.config
     with log.clock.on("train"):
         with stop.interruptible():
-            batch = job.loader.next_batch()
+            with job.ranks.together():
+                batch = job.loader.next_batch()
+            stop.agree()
             found = gradient.compute(
                 job.model,
                 job.objective,
@@ -128,8 +150,10 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
                 micro_batch_size=config.micro_batch_size or config.batch_size,
                 precision=config.precision,
                 clip_norm=config.clip_norm,
-                dropout=lambda number: _dropout(job, state.step, number),
+                dropout=lambda row: _dropout(job, state.step, row),
                 recompute=config.activation_checkpointing,
+                parallel=job.parallel,
+                batch_size=config.batch_size if job.ranks.several else None,
             )
         if not found.finite:
             _refuse_damaged(job, state.step, log, saved)  # then no document is to blame
@@ -144,36 +168,49 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
     return state, found.loss_sum / found.count
 
 
-def _dropout(job: Job, step: int, micro_batch: int) -> torch.Generator | None:
+def _dropout(job: Job, step: int, row: int) -> torch.Generator | None:
     architecture = job.model.config
     rates = (architecture.embedding_dropout, architecture.attention_dropout, architecture.residual_dropout)
     if not any(rates):
         return None
-    return seeds.torch_generator(job.config.seed, "dropout", step, micro_batch, device=job.config.device)
+    return seeds.torch_generator(job.config.seed, "dropout", step, row, device=job.config.device)
 
 
 def _refuse(job: Job, step: int, batch: Batch, found: gradient.Gradient, log: Log) -> NoReturn:
     """Say which update failed and on which documents: those of the micro-batch to blame, where one is."""
     size = job.config.micro_batch_size or job.config.batch_size
-    wrong = [number for number, value in enumerate(found.loss_sums) if not math.isfinite(value)]
+    wrong = [number for number, value in enumerate(found.own_sums) if not math.isfinite(value)]
     blamed = [sample for number in wrong for sample in batch.sample_ids[number * size : (number + 1) * size]]
-    documents = job.loader.documents_of(tuple(blamed) or batch.sample_ids)
-    what = "loss" if wrong else "gradient norm"
+    documents = job.loader.documents_of(tuple(blamed) or (() if wrong else batch.sample_ids))
+    told = job.ranks.gather([bool(wrong), documents])
+    what = "loss" if any(wrong for wrong, _ in told) else "gradient norm"
+    documents = [name for wrong, them in told if wrong or what != "loss" for name in them]
     log.write("nonfinite", step + 1, what=what, documents=documents)
     shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
-    raise NonFiniteError(
-        f"{job.run.path}: the {what} of step {step + 1} is not finite, in a batch of {shown}; nothing was updated "
-        "or saved. Look at these documents, or train anew with a lower learning rate or in fp32"
+    _fail(
+        job,
+        f"the {what} of step {step + 1} is not finite, in a batch of {shown}; nothing was updated or saved. "
+        "Look at these documents, or train anew with a lower learning rate or in fp32",
     )
+
+
+def _fail(job: Job, message: str) -> NoReturn:
+    """Raise NonFiniteError, on all processes alike; the first tells it."""
+    error = NonFiniteError(f"{job.run.path}: {message}")
+    error.told = not job.ranks.first
+    raise error
 
 
 def _refuse_damaged(job: Job, step: int, log: Log, saved: int) -> None:
     """Raise NonFiniteError if a weight or the optimiser's state is no number after `step` updates."""
     tensors = {**dict(job.model.named_parameters()), **job.optimizer.tensors()}
+    own = {name: part for name, tensor in tensors.items() if (part := own_part(tensor)).numel()}
     with torch.no_grad():
-        if math.isfinite(float(torch.nn.utils.get_total_norm(tensors.values(), math.inf))):
-            return
-        name = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+        sound = math.isfinite(float(torch.nn.utils.get_total_norm(own.values(), math.inf)))
+        odd = None if sound else next(name for name, tensor in own.items() if not bool(tensor.isfinite().all()))
+    name = next((one for one in job.ranks.gather(odd) if one is not None), None)
+    if name is None:
+        return
     _refuse_model(job, step, log, saved, what="update", why=f"{name} holds numbers that are not finite")
 
 
@@ -183,9 +220,10 @@ def _refuse_model(job: Job, step: int, log: Log, saved: int, *, what: str, why: 
     kept = f"the last good checkpoint, {name_of(saved)}, is kept" if saved else "there is no checkpoint before it"
     if saved == step > 0:
         kept = f"but {name_of(saved)} was saved with it"
-    raise NonFiniteError(
-        f"{job.run.path}: after step {step} {why}; nothing more was saved, {kept}. Train anew with a lower "
-        "learning rate, or in fp32"
+    _fail(
+        job,
+        f"after step {step} {why}; nothing more was saved, {kept}. Train anew with a lower learning rate, or in "
+        "fp32",
     )
 
 
@@ -227,11 +265,13 @@ def _save(job: Job, state: State, log: Log, saved: int) -> State:
 
 
 def _interrupt(job: Job, state: State, signum: int) -> NoReturn:
-    raise Interrupted(
+    error = Interrupted(
         f"stopped by signal {signum} after step {state.step} of {job.config.steps}; the state is saved; go on "
         f"with {job.go_on}",
         signum,
     )
+    error.told = not job.ranks.first
+    raise error
 
 
 def _actuals(job: Job, state: State, log: Log) -> dict[str, float | None]:
