@@ -27,7 +27,7 @@ from lmwright.report.page import (
 SECTIONS = {
     "plan.json": {"plan"},
     "metrics.jsonl": {"loss", "schedule", "throughput"},
-    "corpus.json": {"corpus"},
+    "corpus.json": {"corpus", "bits"},  # one bar alone compares nothing
     "evaluation.json": {"bits"},
     "samples.json": {"samples"},
     "verification.json": {"export"},
