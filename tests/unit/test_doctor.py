@@ -246,7 +246,9 @@ def test_the_verb_prints_lines_or_json(
 def test_torch_that_was_imported_first_is_noticed() -> None:
     """In fresh processes, the variable unset: the order of two imports decides."""
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    ask = "import pathlib; from lmwright.recipes.doctor_advice import look; print(look(pathlib.Path()).torch_first)"
+    ask = (
+        "import pathlib; from lmwright.recipes.doctor_advice import look; print(look(pathlib.Path()).torch_first)"
+    )
     for first, expected in (("torch", "True"), ("lmwright", "False")):
         found = subprocess.run(
             [sys.executable, "-c", f"import {first}; {ask}"],
