@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from lmwright.config import closest
 from lmwright.decode.params import SamplingParams
 from lmwright.decode.protocol import Generation, Generator, Request, collect
-from lmwright.errors import ConfigError, RequestError
+from lmwright.errors import ConfigError, RequestError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,6 +213,25 @@ class Model:
             progress=progress,
         )
 
+    def compress(self, data: bytes, *, batch_size: int = 16) -> bytes:
+        """Return `data` in about as many bits as the model's loss on it; see `lmwright.recipes.compress`.
+
+        Any bytes are taken, and `decompress` gives them back. batch_size changes speed and memory, not the result.
+        Computed in fp32 on the CPU; UnsupportedError for a model opened otherwise.
+        """
+        from lmwright.recipes.compress import compress_bytes
+
+        return compress_bytes(self._exact(), _bytes("compress", data), batch_size=batch_size).data
+
+    def decompress(self, data: bytes, *, batch_size: int = 16) -> bytes:
+        """Return what `compress` compressed with this model.
+
+        Raises DataError for damaged data, CheckpointError for another model's. Warns if the machine is another.
+        """
+        from lmwright.recipes.compress import decompress_bytes
+
+        return decompress_bytes(self._exact(), _bytes("decompress", data), batch_size=batch_size)
+
     def save(self, directory: Path | str, *, dtype: Precision = "fp32", force: bool = False) -> None:
         """Write a Hugging Face directory that transformers opens; complete or not at all.
 
@@ -225,6 +244,12 @@ class Model:
         export.refuse_overlap(self.path, self.path, out)
         refuse_existing(out, EXPORT, force=force)
         export.write(self._opened, out, verify=False, dtype=dtype, force=force)
+
+    def _exact(self) -> Opened:
+        """The model for coding. Raises UnsupportedError if it was opened to compute in another precision."""
+        if self.precision != "fp32":
+            raise UnsupportedError(f"compression computes in fp32, and this model was loaded in {self.precision}")
+        return self._opened
 
     def _generator(self, cached: bool, exact: bool | None) -> Generator:
         from lmwright.decode.reference import ReferenceGenerator
@@ -249,6 +274,13 @@ def _path(name: str, value: object) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ConfigError(f"{name} = {value!r}: must be the path of a directory, a text or a pathlib.Path")
     return Path(value)
+
+
+def _bytes(name: str, value: object) -> bytes:
+    """Return bytes. Raises RequestError for what is none."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise RequestError(f"{name}: takes bytes, not {type(value).__name__}; encode a text first: text.encode()")
+    return bytes(value)
 
 
 def _is_single(prompt: Any) -> bool:

@@ -1,9 +1,9 @@
 """The arithmetic coder: a sequence of symbols becomes one number, in about as many bits as they are worth.
 
-The interval [low, low + range) starts as [0, 1). A symbol that owns [start, start + size) of `total` keeps that part
-of it (Witten, Neal & Cleary 1987, "Arithmetic coding for data compression"). As in Martin 1979, "Range encoding",
-it is kept as integers of WIDTH bits: the leading byte is written out once the range has fallen by one, and a later
-carry runs back into the bytes that are written.
+The interval [low, low + range) starts as [0, 1). A symbol that owns [start, start + size) of `total` keeps that
+part of it (Witten, Neal & Cleary 1987, "Arithmetic coding for data compression"). As in Martin 1979, "Range
+encoding", it is kept as integers of WIDTH bits: the leading byte is written out once the range has fallen by one,
+and a later carry runs back into the bytes that are written.
 
 Bound. A symbol of probability p = size / total costs at most -log2(p) + 2^-30 bits: the range, at least
 2^(WIDTH - 8), is divided by `total`, at most LARGEST_TOTAL, and the remainder is lost. The end costs at most 8

@@ -28,7 +28,8 @@ TOTAL = LARGEST_TOTAL
 class Frequencies:
     """A distribution in integers.
 
-    ends_V: the sums of the frequencies up to and with each symbol; the last is TOTAL. logits_V: float64, less their maximum; log_sum: the natural logarithm of the sum of their exp.
+    ends_V: the sums of the frequencies up to and with each symbol; the last is TOTAL. logits_V: float64, less
+    their maximum. log_sum: the natural logarithm of the sum of their exp.
     """
 
     ends_V: NDArray[np.int64]
@@ -55,13 +56,13 @@ def frequencies(logits_V: NDArray[np.float32]) -> Frequencies:
     Raises CheckpointError if a logit is infinite or no number: the weights are damaged.
     """
     row_V = np.array(logits_V, dtype=np.float64)
-    row_V -= row_V.max()
-    shares_V = np.exp(row_V)
-    total = float(shares_V.sum())
     if not np.isfinite(row_V).all():
         raise CheckpointError(
             "the model's logits are not finite, so its weights are damaged; check the checkpoint, or use another"
         )
+    row_V -= row_V.max()
+    shares_V = np.exp(row_V)
+    total = float(shares_V.sum())
     counts_V = 1 + np.floor(shares_V * ((TOTAL - len(row_V)) / total)).astype(np.int64)
     counts_V[int(row_V.argmax())] += TOTAL - int(counts_V.sum())
     return Frequencies(np.cumsum(counts_V), row_V, math.log(total))

@@ -4,7 +4,7 @@ The tokens of a file are cut into streams of equal length (by one token), each c
 decoded side by side as one batch. A stream is read in windows:
 
     window 0   the start token, then tokens, until `context` tokens are read
-    window n   the last context // 2 tokens of the one before, read anew, then tokens until `context` are read
+    window n   the last context // 2 tokens before its first, read anew, then tokens until `context` are read
 
 so a token is predicted from `context` // 2 to `context` tokens before it (fewer at the beginning of a stream), and
 the last token of a window is predicted from all `context` of them.
