@@ -32,13 +32,14 @@ def open_tracker(run: Path, config: Mapping[str, Any]) -> Trackio:
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-    return Trackio(handle)
+    return Trackio(trackio, handle)
 
 
 class Trackio:
-    """Keeps the numbers of each record. handle: of the run, as `trackio.init` gives it."""
+    """Keeps the numbers of each record. library: trackio. handle: of the run, as `trackio.init` gives it."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, library: Any, handle: Any) -> None:
+        self._library = library
         self._handle = handle
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -49,4 +50,4 @@ class Trackio:
     def close(self) -> None:
         """Write what is left and end the run."""
         with contextlib.redirect_stdout(sys.stderr):
-            self._handle.finish()
+            self._library.finish()  # of the handle, it would be finished again as the process ends
