@@ -26,8 +26,8 @@ def watch(
 ) -> Watch:
     """Return the watch of one process of a run; reads the tokens once, about a second for 10^8.
 
-    train: the split that is trained on. records: what earlier processes of the run have logged. The splits are
-    compared only where there are none, and where the run evaluates.
+    train: the split that is trained on. model: whole, before it is shared among processes. records: what earlier
+    processes of the run have logged; the splits are compared only where there are none, and where the run evaluates.
     """
     training, architecture, records = config.training, config.architecture, list(records)
     compare = training.eval_every and not records
