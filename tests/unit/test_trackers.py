@@ -1,15 +1,19 @@
 """Trackers: what the log holds is mirrored number by number, a failing one is dropped, a missing one is refused.
 
-wandb and trackio are stood in for by modules with the parameters of wandb 0.31 and trackio 0.43, so an argument that
-they do not know is an error here too; where the real ones are installed, that is checked against them.
+wandb and trackio are stood in for by modules with the parameters of wandb 0.31 and trackio 0.43, so an argument
+that they do not know is an error here too; where the real ones are installed, that is checked against them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import inspect
 import json
+import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import types
@@ -37,23 +41,26 @@ def run(tmp_path: Path) -> Path:
     return place
 
 
-class Handle:
-    """A run of wandb or trackio, as far as it is used here; `step` is the next one that the server lacks."""
+class WandbHandle:
+    """A run of wandb, as far as it is used here; `step` is the next one that the server lacks."""
 
-    def __init__(self, calls: list[tuple[str, Any]], step: int = 0) -> None:
+    def __init__(self, calls: list[tuple[str, Any]], step: int) -> None:
         self.calls = calls
         self.step = step
 
     def finish(self) -> None:
         self.calls.append(("finish", None))
 
-
-class WandbHandle(Handle):
     def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
         self.calls.append(("log", (step, dict(data))))
 
 
-class TrackioHandle(Handle):
+class TrackioHandle:
+    """A run of trackio, as far as it is used here."""
+
+    def __init__(self, calls: list[tuple[str, Any]]) -> None:
+        self.calls = calls
+
     def log(self, metrics: dict[str, Any], step: int | None = None) -> None:
         self.calls.append(("log", (step, dict(metrics))))
 
@@ -97,7 +104,10 @@ def trackio(monkeypatch):
         calls.append(("init", {k: v for k, v in locals().items() if k != "calls" and v is not None}))
         return TrackioHandle(calls)
 
-    stand_in(monkeypatch, "trackio", init=init)
+    def finish() -> None:
+        calls.append(("finish", None))
+
+    stand_in(monkeypatch, "trackio", init=init, finish=finish)
     return types.SimpleNamespace(calls=calls)
 
 
@@ -168,9 +178,6 @@ def test_wandb_resumes_the_same_run_and_is_not_sent_what_it_has(run, wandb):
 
 
 def test_an_id_is_one_of_wandb_s_and_another_for_a_run_made_anew(run, wandb):
-    import os
-    import shutil
-
     ids = []
     for made in (1, 2):
         os.utime(run / "env.json", ns=(made, made))
@@ -356,6 +363,7 @@ def test_the_stand_in_for_wandb_knows_no_more_than_wandb_does(wandb):
 def test_the_stand_in_for_trackio_knows_no_more_than_trackio_does(trackio):
     stood_in = inspect.signature(sys.modules.pop("trackio").init)
     real = pytest.importorskip("trackio")
+    assert not inspect.signature(real.finish).parameters
     assert set(stood_in.parameters) <= set(inspect.signature(real.init).parameters)
     assert list(inspect.signature(TrackioHandle.log).parameters) == list(
         inspect.signature(real.Run.log).parameters
@@ -375,12 +383,9 @@ tracker.close()
 
 
 def real(name: str, run: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Mirror a short log with the real library, offline, in a process of its own, for it may leave threads behind."""
-    import os
-
-    environment = {
-        **os.environ, "WANDB_MODE": "offline", "TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1", "HOME": str(folder)
-    }  # fmt: skip
+    """Mirror a short log with the real library, offline, in a process of its own: it may leave threads."""
+    own = {"WANDB_MODE": "offline", "TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
+    environment = {**os.environ, **own}
     log = json.dumps([{"kind": "step", "step": step, "loss": 2.0 / step} for step in (1, 2, 3)])
     line = [sys.executable, "-c", REAL, name, str(run), log]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
@@ -400,9 +405,6 @@ def test_the_real_wandb_keeps_the_run_offline(run, tmp_path):
 
 def test_the_real_trackio_keeps_every_number(run, tmp_path):
     pytest.importorskip("trackio")
-    import contextlib
-    import sqlite3
-
     done = real("trackio", run, tmp_path)
     assert "lmwright: trackio: fails" not in done.stderr
     assert done.stdout == ""
