@@ -27,12 +27,10 @@ TOKENS_AT_ONCE = 2**22
 Memory = Callable[[PretrainConfig], float]
 
 
-def check(
-    config: PretrainConfig, corpus: Corpus, plan: PackPlan, out: Path, *, memory: Memory, force: bool = False
-) -> list[str]:
+def check(config: PretrainConfig, corpus: Corpus, plan: PackPlan, out: Path, *, memory: Memory) -> list[str]:
     """Raise ConfigError or DataError for a run that cannot work; return lines about what is odd in it.
 
-    memory: the estimate, in bytes, of a step of such a run. force: what lies in `out` will be replaced.
+    memory: the estimate, in bytes, of a step of such a run.
     """
     from lmwright.train import trackers
 
@@ -41,13 +39,16 @@ def check(
     for split in _splits(config, corpus, plan):
         _ids(config, split)
     _labels(config, plan)
-    room(config, out, force=force)
+    room(config, out)
     _memory(config, memory)
     return lines
 
 
-def room(config: PretrainConfig, out: Path, *, force: bool = False) -> None:
-    """Raise DataError if the disk of `out` cannot hold the run's checkpoints; fits a new run and a resumed one."""
+def room(config: PretrainConfig, out: Path) -> None:
+    """Raise DataError if the disk of `out` cannot hold the run's checkpoints.
+
+    Those that lie there already count as room: a resumed run keeps or replaces them, a forced one clears them.
+    """
     size, most = checkpoint_bytes(config), checkpoints_at_once(config)
     there = [path for path in (out / "checkpoints").glob("step-*") if path.is_dir()]
     free = _free_disk(out) + sum(_size(path) for path in there)

@@ -27,7 +27,7 @@ def watch(
     """Return the watch of one process of a run; reads the tokens once, about a second for 10^8.
 
     train: the split that is trained on. model: whole, before it is shared among processes. records: what earlier
-    processes of the run have logged; the splits are compared only where there are none, and where the run evaluates.
+    processes of the run have logged; the splits are compared only where there are none and the run evaluates.
     """
     training, architecture, records = config.training, config.architecture, list(records)
     compare = training.eval_every and not records
