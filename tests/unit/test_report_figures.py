@@ -11,7 +11,9 @@ import pytest
 from report_runs import make_run
 
 from lmwright.report import figures
+from lmwright.report.comparison_figures import overview_figure
 from lmwright.report.contents import read_run
+from lmwright.report.groups import Group
 from lmwright.report.series import Curve, curve, smoothed, thinned
 from lmwright.report.svg import inline_svg, svg_text
 
@@ -75,8 +77,11 @@ def test_the_lines_of_the_loss_figure_are_the_curves(run):
 
 
 def test_labels_of_curves_that_end_together_do_not_touch(tmp_path):
-    runs = [read_run(make_run(tmp_path / f"run{number}")) for number in range(5)]
-    figure = figures.compare_figure(runs)
+    groups = [
+        Group(name=run.name, runs=(run,), counted=(run,))
+        for run in (read_run(make_run(tmp_path / f"run{number}")) for number in range(5))
+    ]
+    figure = overview_figure(groups, "evaluation", "loss")
     axes = figure.axes[0]
     svg_text(figure)
     heights = sorted(axes.transData.transform((0, text.xy[1]))[1] for text in axes.texts)

@@ -16,7 +16,7 @@ from lmwright.report.contents import CONFIG, RunContents, leaves
 from lmwright.report.difference import SEED
 
 ASIDE = {SEED, "training.threads", "training.checkpoint_every", "training.keep_checkpoints"}
-SEED_NAME = re.compile(r"([-_. =/]*(seed|s)?[-_. =/]*\d*|[-_. =/]+)$", re.IGNORECASE)
+SEED_NAME = re.compile(r"([-_. =/]+(seed|s)?|seed)[-_. =/]*\d*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(values=tuple(values), mean=statistics.fmean(values), deviation=deviation)
 
 
-def interval(first: Spread, second: Spread, *, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+def interval(first: Spread, second: Spread) -> tuple[float, float] | None:
     """Return the interval of the difference of means, second - first; None if there is no spread to judge by."""
     if first.deviation is None or second.deviation is None or not first.deviation + second.deviation:
         return None
@@ -40,12 +40,12 @@ def interval(first: Spread, second: Spread, *, confidence: float = CONFIDENCE) -
     shares = [(error / whole) ** 2 for error in errors]
     counts = (len(first.values) - 1, len(second.values) - 1)
     freedom = 1 / sum(share**2 / count for share, count in zip(shares, counts, strict=True))
-    difference, reach = second.mean - first.mean, student(freedom, confidence) * whole
+    difference, reach = second.mean - first.mean, student(freedom) * whole
     return difference - reach, difference + reach
 
 
-def student(freedom: float, confidence: float) -> float:
-    """Return t so that a share `confidence` of Student's distribution lies between -t and t.
+def student(freedom: float) -> float:
+    """Return t so that a share CONFIDENCE of Student's distribution lies between -t and t, to 1e-9 of it.
 
     With t = sqrt(freedom) tan(a) the share is the integral of cos(a)^(freedom - 1) to a over that to pi/2.
     """
@@ -53,7 +53,7 @@ def student(freedom: float, confidence: float) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _power_integral(middle, freedom - 1) < confidence * whole else (low, middle)
+        low, high = (middle, high) if _power_integral(middle, freedom - 1) < CONFIDENCE * whole else (low, middle)
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
