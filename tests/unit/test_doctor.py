@@ -158,16 +158,21 @@ def test_a_relative_cache_home_is_ignored_as_the_specification_has_it(
         assert doctor.cache_path() == tmp_path / ".cache" / "lmwright" / "machine.json"
 
 
-def test_a_plan_takes_the_peak_of_the_path_that_training_takes() -> None:
+def test_a_plan_takes_the_best_peak_ever_seen_of_the_path_that_training_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert doctor.peak_flops("fp32", "cpu", 2) is None
-    here = doctor.identify()
-    doctor.remember(made_up(identity=here), say=quiet)
+    monkeypatch.setattr(doctor, "measure", lambda identity: made_up(identity=identity))
+    doctor.examine(say=quiet)
     assert doctor.peak_flops("fp32", "cpu", 2) == 190e9
     assert doctor.peak_flops("bf16", "cpu", 1) == 200e9
     assert doctor.peak_flops("bf16", "cpu", 16) is None
     assert doctor.peak_flops("bf16", "cuda", 1) is None
-    doctor.remember(made_up(identity=here, matmul="highest"), say=quiet)
-    assert doctor.peak_flops("fp32", "cpu", 2) == 95e9
+    later = [rate("flops", "bf16", 1, 150e9), rate("flops", "fp32 highest", 2, 99e9)]  # one slower, one faster
+    monkeypatch.setattr(doctor, "measure", lambda identity: made_up(*later, identity=identity, matmul="highest"))
+    assert doctor.examine(again=True, say=quiet).best("flops", "cpu", "bf16") == rate("flops", "bf16", 2, 380e9)
+    assert doctor.peak_flops("fp32", "cpu", 2) == 99e9
+    assert doctor.peak_flops("bf16", "cpu", 1) == 200e9
 
 
 def test_a_disturbed_round_decides_nothing() -> None:
@@ -239,7 +244,8 @@ def test_the_verb_prints_lines_or_json(
     assert main.run(["doctor", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"machine", "now", "warnings"}
-    assert shown["machine"] == asdict(made_up(identity=doctor.identify(), native_bf16=False))
+    expected = made_up(identity=doctor.identify(), native_bf16=False)
+    assert shown["machine"] == asdict(replace(expected, peaks=doctor._peaks(expected, {})))
     assert any("emulated" in warning for warning in shown["warnings"])
 
 

@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Machine:
 
     identity: processor, cores, torch, thread limits, GPUs. abilities: of the processor, as torch names them.
     native_bf16: whether bf16 products have hardware. matmul_errors: of fp32 products by path, relative to float64.
-    matmul: the path that training would take. measured_at: seconds since 1970.
+    matmul: the path that training would take. measured_at: seconds since 1970. peaks: the best FLOP/s that any
+    measurement of this machine has shown, by `peak_name`; rates are those of the last one.
     """
 
     identity: dict[str, Any]
@@ -69,6 +70,7 @@ class Machine:
     array_bytes: int
     rates: list[Rate]
     measured_at: float
+    peaks: dict[str, float] = field(default_factory=dict)
 
     def best(self, kind: str, device: str, what: str) -> Rate | None:
         """Return the best rate of a kind over all numbers of threads, None if none was taken."""
@@ -82,10 +84,11 @@ def examine(*, again: bool = False, say: Say = print) -> Machine:
     again: measure in any case. say: is told why the cache could not be used or written.
     """
     identity = identify()
-    known = None if again else recall(identity, say=say)
-    if known is not None:
+    known = recall(identity, say=say)
+    if known is not None and not again:
         return known
     machine = measure(identity)
+    machine = replace(machine, peaks=_peaks(machine, {} if known is None else known.peaks))
     remember(machine, say=say)
     return machine
 
@@ -99,13 +102,22 @@ def peak_flops(dtype: str, device: str, threads: int) -> float | None:
     known = recall(identify(), say=lambda line: None)
     if known is None:
         return None
-    found = [
-        rate.best
-        for rate in known.rates
-        if (rate.kind, rate.device, rate.threads) == ("flops", device, threads)
-        and rate.what in (dtype, f"{dtype} {known.matmul}")
-    ]
-    return max(found, default=None)
+    return known.peaks.get(peak_name(device, f"fp32 {known.matmul}" if dtype == "fp32" else dtype, threads))
+
+
+def peak_name(device: str, what: str, threads: int) -> str:
+    """Return the key of `Machine.peaks`; threads are the CPU's."""
+    return f"{device} {what} {threads}" if device == "cpu" else f"{device} {what}"
+
+
+def _peaks(machine: Machine, before: dict[str, float]) -> dict[str, float]:
+    """Return the better of what was seen before and now: nothing makes a machine faster than it is."""
+    peaks = dict(before)
+    for rate in machine.rates:
+        if rate.kind == "flops":
+            name = peak_name(rate.device, rate.what, rate.threads)
+            peaks[name] = max(rate.best, peaks.get(name, 0.0))
+    return peaks
 
 
 def identify() -> dict[str, Any]:
