@@ -63,6 +63,9 @@ def test_names_values_and_reasons_are_as_inert_as_samples(tmp_path):
         write(run, "corpus.json", {**facts, "rejects": dict.fromkeys(texts, 3)})
         write(run, "samples.json", {"settings": tree, "samples": [{"prompt": "", "continuation": ""}]})
         records = [{"kind": "nonfinite", "step": text, "what": text, "documents": [text]} for text in texts]
+        records += [
+            {"kind": "finding", "step": text, "name": text, "message": text, text: [text]} for text in texts
+        ]
         (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         return Page(render(read_run(run)))
 
@@ -74,12 +77,30 @@ def test_names_values_and_reasons_are_as_inert_as_samples(tmp_path):
 
 @pytest.mark.parametrize("name", ["<b>x<{{7*7}}$\\alpha$ & \"q'", "\x1b[31m\u202e", "a" * 200])
 def test_the_name_of_a_run_is_inert_on_the_page_and_in_figures(tmp_path, name):
-    runs = [make_run(tmp_path / name), make_run(tmp_path / "innocent")]
+    runs = [make_run(tmp_path / one) for one in (name, "innocent", "other")]
     contents = [read_run(run) for run in runs]
-    page, compared = (render_comparison(both) for both in (contents, contents[1:] * 2))
+    page, compared = (render_comparison(both) for both in (contents[:2], contents[1:]))
     assert shapes(Page(page)) == shapes(Page(compared))
     assert "\x1b" not in page
     assert "\u202e" not in page
+
+
+def test_settings_machines_and_tokens_of_compared_runs_are_inert(tmp_path):
+    def build(number: int, texts: list[str]) -> Page:
+        runs = []
+        for side in (0, 1):
+            path = make_run(tmp_path / f"both{number}" / f"run{side}", leave_out=("metrics.jsonl",))
+            tree = {text: {text: [text, side]} for text in texts}
+            sizes = {"architecture": {"vocab_size": "".join(texts) + str(side)}, "training": {"seed": texts[0]}}
+            write(path, "config.json", {**sizes, **tree})
+            write(path, "env.json", {"processor": f"{texts[1]}{side}", **tree})
+            runs.append(read_run(path))
+        return Page(render_comparison(runs))
+
+    page = build(0, ATTACKS)
+    assert shapes(page) == shapes(build(1, [f"innocent{number}" for number in range(len(ATTACKS))]))
+    for attack in ATTACKS:
+        assert page.text.count(attack) >= 4, attack
 
 
 def test_control_direction_and_surrogate_characters_are_printed_as_signs(run):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from report_runs import Page, make_run, write
+from report_runs import Page, add_to_metrics, make_run, write
 
 from lmwright.cli.report import command
 from lmwright.errors import ConfigError, DataError
 from lmwright.report.contents import FILES, read_run
+from lmwright.report.figures import loss_figure
 from lmwright.report.page import (
     render,
     render_comparison,
@@ -183,6 +184,46 @@ def test_a_run_that_broke_off_names_the_step_and_the_documents(run):
     assert "The loss of step 121 was not finite, on a/b.py, c.py." in Page(render(read_run(run))).text
 
 
+def test_findings_are_listed_with_their_step_and_facts(run):
+    spike = {"name": "loss_spike", "message": "The loss rose.", "loss": 9.5, "at": ["a"]}
+    found = [{"kind": "finding", "step": 40, **spike}, {"kind": "finding", "step": 80, "name": "rate_still"}]
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in found))
+    page = Page(render(read_run(run)))
+    assert sections(page) == ALWAYS.union({"findings"}, *SECTIONS.values())
+    text = page.text.split("What the run noticed")[1].split("Bits per byte")[0]
+    assert text.index("step 40") < text.index("The loss rose.") < text.index("loss = 9.5") < text.index("at = a")
+    assert text.index("step 80") < text.index("rate still")
+
+
+def test_the_averaged_weights_have_their_numbers_their_bar_and_their_curve(run):
+    add_to_metrics(run, "evaluation", average_loss=2.25, average_bits_per_byte=1.0625)
+    contents = read_run(run)
+    page = Page(render(contents))
+    shown = {name: text for name, _, text in page.numbers}
+    assert (shown["average_loss"], shown["average_bits_per_byte"]) == ("2.250", "1.062")
+    assert "averaged 2.25" in page.text
+    assert "averaged weights" in page.text
+    assert "moving average of the weights" in page.text
+    drawn = [list(line.get_ydata()) for line in loss_figure(contents).axes[0].lines]
+    assert [2.25] * 4 in drawn
+
+
+def test_the_time_of_compilation_is_said(run):
+    add_to_metrics(run, "start", compile_seconds=14.25)
+    page = Page(render(read_run(run)))
+    assert "Compilation took 14.2 s." in page.text
+    assert ("compile_seconds", "14.25", "14.2 s") in page.numbers
+
+
+def test_bits_per_byte_of_the_log_stand_in_for_an_evaluation_of_its_own(tmp_path):
+    run = make_run(tmp_path / "run", leave_out=("evaluation.json",))
+    add_to_metrics(run, "evaluation", bits_per_byte=1.5)
+    page = Page(render(read_run(run)))
+    assert ("bits_per_byte", "1.5", "1.500") in page.numbers
+    assert "bits" in sections(page)
+
+
 @pytest.mark.parametrize(("split", "said"), [("train", "of the train split"), (None, "of other text")])
 def test_an_evaluation_of_another_text_is_not_taken_for_validation(run, split, said):
     write(run, "evaluation.json", {"split": split, "nats": 1.0, "tokens": 2, "bytes": 3})
@@ -250,9 +291,9 @@ def test_several_runs_make_one_page(tmp_path):
     out = tmp_path / "both.html"
     runner.invoke(command, [*map(str, runs), "--out", str(out)], catch_exceptions=False)
     page = Page(out.read_text())
-    losses = [text for name, _, text in page.numbers if name == "trained_tokens"]
-    assert losses == ["491,520", "491,520"]
-    assert len([name for name, *_ in page.numbers if name == "perplexity"]) == 1
+    tokens = [text for name, _, text in page.numbers if name == "trained_tokens"]
+    assert tokens == ["491,520"] * 3  # of the group, and of each run: the two are one seed
+    assert len([name for name, *_ in page.numbers if name == "bits_per_byte"]) == 2
     assert {"one", "two"} <= set(page.text.split())
     assert len(set(page.ids())) == len(page.ids())
 
@@ -260,7 +301,7 @@ def test_several_runs_make_one_page(tmp_path):
 def test_runs_with_nothing_to_draw_can_be_compared(tmp_path):
     runs = [make_run(tmp_path / name, leave_out=("metrics.jsonl",)) for name in ("one", "two")]
     page = Page(render_comparison([read_run(run) for run in runs]))
-    assert sections(page) == {"numbers"}
+    assert sections(page) == {"numbers", "runs"}
 
 
 @pytest.mark.parametrize("words", [["--json", "--force"], ["--json", "--out", "x"], []])
