@@ -229,6 +229,10 @@ def test_a_tracker_that_fails_warns_once_and_the_others_go_on(run, wandb, tracki
 
 def test_closing_may_fail_too_and_closing_twice_is_nothing(run, wandb, monkeypatch, capsys):
     (tracker,) = open_trackers(["wandb"], run, CONFIG)
+    tracker.close()
+    tracker.close()
+    assert [what for what, _ in wandb.calls] == ["init", "finish"]
+    (tracker,) = open_trackers(["wandb"], run, CONFIG)
     monkeypatch.setattr(WandbHandle, "finish", lambda self: 1 / 0)
     tracker.close()
     tracker.close()
