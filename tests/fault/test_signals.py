@@ -19,6 +19,7 @@ import lmwright.recipes.pretrain as recipe
 from lmwright import objectives
 from lmwright.errors import Interrupted
 from lmwright.objectives import causal
+from lmwright.recipes import pretrain_parts
 from lmwright.recipes.pretrain import pretrain, resume
 from lmwright.runs import RunDirectory
 from lmwright.train.signals import Stopped, StopSignals
@@ -121,7 +122,7 @@ def test_a_signal_inside_an_evaluation_ends_it_and_the_resumed_run_makes_it(
 
         return evaluate
 
-    monkeypatch.setattr(recipe, "_evaluation", evaluation)
+    monkeypatch.setattr(pretrain_parts, "_evaluation", evaluation)
     run = tmp_path / "run"
     with pytest.raises(Interrupted, match="after step 8 of 12"):
         pretrain(settings(corpus, eval_every=4), run, where="test", say=quiet)

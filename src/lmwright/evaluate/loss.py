@@ -27,6 +27,7 @@ from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
 from lmwright.objectives._cross_entropy import summed_cross_entropy
 from lmwright.progress import bar
+from lmwright.train.ranks import SINGLE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,35 +68,46 @@ def evaluate_split(
     batch_size: int,
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
+    ranks: Ranks = SINGLE,
 ) -> SplitLoss:
     """Return the loss of `model` over the whole of `split`; the result does not depend on batch_size.
 
-    dtype: precision of the computation. progress: show a bar. Raises ConfigError for a context or a batch that the
-    model cannot have, DataError for a split of another vocabulary or without text, CheckpointError if the loss is
-    not finite.
+    dtype: precision of the computation. progress: show a bar. ranks: processes that share the batches, and all
+    return the whole; each makes as many forward calls as the others, for these may be collective. Raises
+    ConfigError for a context or a batch that the model cannot have, DataError for a split of another vocabulary or
+    without text, CheckpointError if the loss is not finite.
     """
     _check(model, split, context_length, batch_size)
     context_length = min(context_length, split.num_tokens - 1)
     plan = plan_evaluation(split, context_length)
     device = next(model.parameters()).device
-    nats, tokens = 0.0, 0
+    starts = range(0, plan.num_sequences, batch_size)
+    nats, tokens, wrong = 0.0, 0, list[str]()
     with bar("evaluating", total=split.num_tokens - 1, unit="tok", shown=progress) as shown:
-        for start in range(0, plan.num_sequences, batch_size):
+        for first in range(0, len(starts), ranks.world_size):
+            number = first + ranks.rank
+            start = starts[min(number, len(starts) - 1)]
             rows = np.arange(start, min(start + batch_size, plan.num_sequences))
             batch = Batch.of(plan.fetch(rows)).to(device)
             found = _nats(model, batch, dtype)
+            if number >= len(starts):  # the last one again, for company
+                continue
             if not math.isfinite(found):
-                raise CheckpointError(
-                    f"{split.name}: the loss of tokens {start * context_length} to "
-                    f"{(start + len(rows)) * context_length} is {found}: the model's weights are damaged or too "
-                    "large for this precision; check the checkpoint, or try fp32"
-                )
+                wrong.append(f"{start * context_length} to {(start + len(rows)) * context_length} is {found}")
+                if not ranks.several:
+                    break
             nats += found
             tokens += batch.num_targets()
             shown.update(batch.num_targets())
+    told = ranks.gather({"nats": nats, "tokens": tokens, "wrong": wrong[:1]})
+    if wrong := [one for each in told for one in each["wrong"]]:
+        raise CheckpointError(
+            f"{split.name}: the loss of tokens {wrong[0]}: the model's weights are damaged or too large for this "
+            "precision; check the checkpoint, or try fp32"
+        )
     return SplitLoss(
-        nats=nats,
-        tokens=tokens,
+        nats=math.fsum(each["nats"] for each in told),
+        tokens=sum(each["tokens"] for each in told),
         bytes=split.num_bytes,
         documents=split.num_documents,
         context_length=context_length,

@@ -1,7 +1,8 @@
 """Pretraining as a story: resolve the settings, measure, plan, train, and tell plan from actual.
 
 What can be known to be impossible is refused before the run directory exists. A resumed run takes all its settings
-from its own config.json, and goes on from the newest sound checkpoint.
+from its own config.json, and goes on from the newest sound checkpoint. Where torchrun has started several
+processes, the first one decides, says and writes, and tells the others.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmwright import seeds
-from lmwright.config import without_defaults
+from lmwright.config import to_dict
 from lmwright.data.build import Corpus
-from lmwright.data.pack import PackPlan, plan_blocks, plan_documents
-from lmwright.errors import CheckpointError, DataError
+from lmwright.errors import ConfigError, DataError
 from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
+from lmwright.recipes.sequences import sequences
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
-from lmwright.train import checkpoint, parts
+from lmwright.train import checkpoint
 from lmwright.train.checkpoint import State
+from lmwright.train.ranks import Ranks, of_environment, started
 
 if TYPE_CHECKING:
-    from lmwright.model.language_model import LanguageModel
     from lmwright.recipes.pretrain_plan import Measured
-    from lmwright.train.average import WeightAverage
-    from lmwright.train.config import TrainConfig
 
 Say = Callable[[str], None]
 
@@ -42,18 +40,28 @@ class Planned:
     figures: dict[str, Any]
 
 
-def plan_run(settings: Mapping[str, Any], where: str, *, measured: Measured | None = None) -> Planned:
+def plan_run(
+    settings: Mapping[str, Any], where: str, *, measured: Measured | None = None, ranks: Ranks | None = None
+) -> Planned:
     """Resolve, check and measure a run; writes nothing. Raises ConfigError or DataError for what cannot work.
 
     measured: of an earlier plan, taken over instead of measuring again; of the same model, data, batch and
-    optimiser, but it may have had other steps.
+    optimiser, but it may have had other steps. ranks: the processes that will train; None: those of torchrun.
     """
+    ranks = of_environment() if ranks is None else ranks
     config = resolve(settings, where)
-    corpus = Corpus.open(Path(config.data.corpus))
-    plan = _sequences(config, corpus)
+    if config.training.batch_size < ranks.world_size:
+        raise ConfigError(
+            f"{where}: training.batch_size = {config.training.batch_size}: is less than the {ranks.world_size} "
+            "processes, and each needs a sequence; raise it, or start fewer processes"
+        )
+    plan = sequences(config, Corpus.open(Path(config.data.corpus)))
     from lmwright.recipes import pretrain_plan
 
-    measured = pretrain_plan.measure(config, plan) if measured is None else pretrain_plan.adopt(config, measured)
+    if measured is None:
+        measured = pretrain_plan.measure(config, plan, ranks)
+    else:
+        measured = pretrain_plan.adopt(config, measured)
     return Planned(measured.config, measured, pretrain_plan.predict(measured, plan))
 
 
@@ -75,13 +83,22 @@ def pretrain(
     Raises ConfigError, DataError before anything is written; NonFiniteError; Interrupted after a signal, with the
     state saved.
     """
-    refuse_existing(out, RUN, force=force)
-    planned = plan_run(settings, where, measured=measured)
-    describe(planned, say)
-    run = RunDirectory.create(out, config=asdict(planned.config), force=force)
-    with contextlib.closing(run):
-        atomic_write_json(run.path / "plan.json", planned.figures)
-        return _train(run, planned.config, planned.figures, None, go_on, say)
+    with started() as ranks, contextlib.ExitStack() as stack:
+        say = say if ranks.first else _say_nothing
+        run = RunDirectory(out)
+
+        def begin() -> dict[str, Any]:
+            nonlocal run
+            refuse_existing(out, RUN, force=force)
+            planned = plan_run(settings, where, measured=measured, ranks=ranks)
+            describe(planned, say)
+            run = stack.enter_context(RunDirectory.create(out, config=asdict(planned.config), force=force))
+            atomic_write_json(run.path / "plan.json", planned.figures)
+            return {"config": to_dict(planned.config), "figures": planned.figures}
+
+        begun = ranks.once(begin)
+        config = checked(begun["config"], where)
+        return _train(run, config, begun["figures"], None, go_on, say, ranks)
 
 
 def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, say: Say = print) -> State:
@@ -91,25 +108,41 @@ def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, s
     corpus: where its corpus lies now, if it was moved.
     Raises DataError if there is no run, CheckpointError if what is there cannot be continued.
     """
-    run = RunDirectory.open(out)
-    run.lock()
-    with contextlib.closing(run):
-        if not (run.path / "plan.json").is_file():
-            raise DataError(f"{out}: was stopped before its plan was written; start it anew with --force")
-        config = checked(run.config(), str(out / "config.json"))
-        figures = _read_plan(run.path / "plan.json")
-        checkpoint.sweep(run)
-        found = checkpoint.newest(run, say)
-        if found is not None:
-            checkpoint.point(run, checkpoint.read_state(found))
-        if corpus is not None:
-            config = _moved(config, corpus, found, run)
-        step = 0 if found is None else checkpoint.read_state(found).step
-        say(f"resuming after step {step} of {config.training.steps}")
-        run.keep_metrics(lambda record: record["step"] <= step)
+    with started() as ranks, contextlib.closing(RunDirectory(out)) as run:
+        say = say if ranks.first else _say_nothing
+
+        def find() -> dict[str, Any]:
+            RunDirectory.open(out)
+            run.lock()
+            if not (run.path / "plan.json").is_file():
+                raise DataError(f"{out}: was stopped before its plan was written; start it anew with --force")
+            config = checked(run.config(), str(out / "config.json"))
+            figures = _read_plan(run.path / "plan.json")
+            checkpoint.sweep(run)
+            found = checkpoint.newest(run, say)
+            if found is not None:
+                checkpoint.point(run, checkpoint.read_state(found))
+            if corpus is not None:
+                config = _moved(config, corpus, found, run)
+            step = 0 if found is None else checkpoint.read_state(found).step
+            say(f"resuming after step {step} of {config.training.steps}")
+            run.keep_metrics(lambda record: record["step"] <= step)
+            return {
+                "config": to_dict(config),
+                "figures": figures,
+                "start": None if found is None else str(found),
+            }
+
+        found = ranks.once(find)
+        config = checked(found["config"], str(out / "config.json"))
+        start = None if found["start"] is None else Path(found["start"])
         if go_on is None and corpus is not None:
             go_on = f"lmwright pretrain --out {run.path} --resume --corpus {corpus}"
-        return _train(run, config, figures, found, go_on, say)
+        return _train(run, config, found["figures"], start, go_on, say, ranks)
+
+
+def _say_nothing(text: str) -> None:
+    """Stand in for `say` on all processes but the first."""
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
@@ -120,6 +153,7 @@ def _read_plan(path: Path) -> dict[str, Any]:
             "flops.per_token": figures["flops"]["per_token"],
             "peak_flops": figures["peak_flops"],
             "memory_bytes.total": figures["memory_bytes"]["total"],
+            "processes": figures.get("processes", 1),
             **{name: figures[name] for name in ("tokens", "seconds")},
         }
     except (KeyError, TypeError, IndexError):
@@ -168,20 +202,6 @@ def describe(planned: Planned, say: Say) -> None:
     say(f"time          {figures['seconds']:,.0f} s ({figures['seconds_basis']})")
 
 
-def _sequences(config: PretrainConfig, corpus: Corpus) -> PackPlan:
-    """Cut or pack the split into sequences. Raises DataError if they do not fill one batch."""
-    split = corpus.split("train")
-    length, batch = config.data.context_length, config.training.batch_size
-    plan: PackPlan = (plan_blocks if config.data.packing == "contiguous" else plan_documents)(split, length)
-    if plan.num_sequences < batch:
-        raise DataError(
-            f"{config.data.corpus}: too small: its train split has {split.num_tokens} tokens, "
-            f"{plan.num_sequences} sequences of {length}, and a batch takes {batch}; give more text, or a "
-            "smaller batch or context"
-        )
-    return plan
-
-
 def _train(
     run: RunDirectory,
     config: PretrainConfig,
@@ -189,140 +209,22 @@ def _train(
     start: Path | None,
     go_on: str | None,
     say: Say,
+    ranks: Ranks,
 ) -> State:
     """Build the run's parts, load `start` into them where given, and train to the end."""
-    from lmwright import objectives
-    from lmwright.data.loader import Loader
-    from lmwright.model.language_model import LanguageModel
-    from lmwright.recipes import pretrain_plan
-    from lmwright.train.loop import Job, train
+    from lmwright.recipes import pretrain_parts
+    from lmwright.train.loop import train
 
-    training = config.training
-    pretrain_plan.apply(training)
-    corpus = _open_corpus(config, run)
-    loader = Loader(_sequences(config, corpus), batch_size=training.batch_size, seed=training.seed)
-    model = LanguageModel(config.architecture)
-    model.init_weights(seeds.torch_generator(training.seed, "init"))
-    model.to(training.device)
-    optimizer = parts.module("optimizers", training.optimizer).build(
-        dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
-    )
-    average = _average(training, model)
-    state = State(config=checkpoint.fingerprint(_meaning(config)))
-    if start is not None:
-        found = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
-        _refuse_other(found, state, run)
-        state = found
-        loader.load(state.loader)
-        if state.step == training.steps and any(record["kind"] == "end" for record in run.metrics()):
-            say(f"{run.path}: has finished its {state.step} steps; nothing is left to train")
-            return state
-
-    def save(state: State) -> Path:
-        return checkpoint.save(
-            run,
-            state,
-            model=model,
-            optimizer=optimizer,
-            average=average,
-            tokenizer=corpus.tokenizer,
-            keep=training.keep_checkpoints,
-        )
-
-    job = Job(
-        config=training,
-        model=model,
-        objective=objectives.load(config.task.objective, z_loss=config.task.z_loss),
-        optimizer=optimizer,
-        loader=loader,
-        run=run,
-        save=save,
-        evaluate=_evaluation(config, corpus, model, average),
-        average=average,
-        flops_per_token=figures["flops"]["per_token"],
-        peak_flops=figures["peak_flops"],
-        go_on=go_on or f"lmwright pretrain --out {run.path} --resume",
-    )
+    go_on = go_on or f"lmwright pretrain --out {run.path} --resume"
+    job, state = pretrain_parts.build(run, config, figures, start, go_on, ranks)
+    through = start is not None and state.step == config.training.steps
+    if through and ranks.once(lambda: any(record["kind"] == "end" for record in run.metrics())):
+        say(f"{run.path}: has finished its {state.step} steps; nothing is left to train")
+        return state
     final = train(job, state)
-    _compare(run, figures, say)
+    if ranks.first:
+        _compare(run, figures, say)
     return final
-
-
-def _average(training: TrainConfig, model: LanguageModel) -> WeightAverage | None:
-    if training.ema_decay is None:
-        return None
-    from lmwright.train.average import WeightAverage
-
-    return WeightAverage(dict(model.named_parameters()), training.ema_decay)
-
-
-def _open_corpus(config: PretrainConfig, run: RunDirectory) -> Corpus:
-    """Open the run's corpus, every shard checked against its checksum; it may have moved along with the run."""
-    place, inside = Path(config.data.corpus), run.path / "corpus"
-    if place.exists():
-        return Corpus.open(place, verify=True)
-    if not inside.is_dir():
-        raise DataError(
-            f"{place}: the run's corpus is not there any more; put it back, move it to {inside}, or say with "
-            "--resume --corpus where it is now"
-        )
-    return Corpus.open(inside, verify=True)
-
-
-def _meaning(config: PretrainConfig) -> dict[str, Any]:
-    """Return the settings that decide the final weights: not where things lie, nor what is logged and kept."""
-    settings = without_defaults(config)
-    del settings["data"]["corpus"]  # the loader's state knows the data by its content
-    for name in ("eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "log_every", "trackers"):
-        settings["training"].pop(name, None)
-    settings["training"]["optimizer"] = parts.meaning("optimizers", config.training.optimizer)
-    settings["training"]["schedule"] = parts.meaning("schedules", config.training.schedule)
-    return settings
-
-
-def _refuse_other(found: State, expected: State, run: RunDirectory) -> None:
-    """A checkpoint continues only under the settings it was made with; the loader checks the data itself."""
-    if found.config != expected.config:
-        raise CheckpointError(
-            f"{run.path / 'config.json'}: is not the configuration that the checkpoint of step {found.step} was "
-            "trained with; put it back, or start a new run"
-        )
-
-
-def _evaluation(
-    config: PretrainConfig, corpus: Corpus, model: LanguageModel, average: WeightAverage | None
-) -> Callable[[], Mapping[str, float]] | None:
-    """Return what measures the model on the whole validation split, or None if the run never asks."""
-    if not config.training.eval_every:
-        return None
-    from lmwright.evaluate.loss import SplitLoss, evaluate_split
-    from lmwright.train.precision import DTYPES
-
-    split, training = corpus.split("validation"), config.training
-
-    def measure() -> SplitLoss:
-        return evaluate_split(
-            model,
-            split,
-            context_length=config.data.context_length,
-            batch_size=training.micro_batch_size or training.batch_size,
-            dtype=DTYPES[training.precision],
-        )
-
-    def evaluate() -> Mapping[str, float]:
-        found = measure()
-        figures = {
-            "loss": found.nats_per_token,
-            "bits_per_byte": found.bits_per_byte,
-            "scored_tokens": found.tokens,
-        }
-        if average is not None:
-            with average.applied():
-                averaged = measure()
-            figures |= {"average_loss": averaged.nats_per_token, "average_bits_per_byte": averaged.bits_per_byte}
-        return figures
-
-    return evaluate
 
 
 def _compare(run: RunDirectory, figures: Mapping[str, Any], say: Say) -> None:

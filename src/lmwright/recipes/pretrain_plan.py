@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +20,15 @@ from lmwright import objectives, seeds
 from lmwright.data.batch import Batch
 from lmwright.data.loader import Loader
 from lmwright.data.pack import PackPlan
+from lmwright.errors import ConfigError
 from lmwright.model.language_model import LanguageModel
 from lmwright.recipes.pretrain_config import PretrainConfig
 from lmwright.scaling import flops
+from lmwright.scaling import memory as memories
 from lmwright.train import gradient, machine, parts
 from lmwright.train.config import TrainConfig
 from lmwright.train.precision import DTYPES, resolve, resolve_device
+from lmwright.train.ranks import SINGLE, Ranks
 
 ASSUMED_MFU = 0.4
 
@@ -34,7 +38,8 @@ class Measured:
     """What the machine showed.
 
     config: with nothing left to 'auto'. step_seconds: of one update, None if the model was too large to try.
-    threads: seconds of a micro-batch by number of threads; empty where only one number was possible.
+    peak_flops: of all processes. threads: seconds of a micro-batch by number of threads; empty where only one
+    number was possible. processes: how many share an update.
     """
 
     config: PretrainConfig
@@ -42,10 +47,14 @@ class Measured:
     peak_flops: float
     threads: dict[int, float]
     matmul_errors: dict[str, float]
+    processes: int = 1
 
 
-def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
-    """Decide what was left to 'auto' and time an update; sets threads and the path of fp32 products."""
+def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Measured:
+    """Decide what was left to 'auto' and time an update; sets threads and the path of fp32 products.
+
+    ranks: the processes that will train. This one measures alone and takes the others to be as fast.
+    """
     training = config.training
     device = resolve_device(training.device)
     precision = resolve(training.precision, device)
@@ -53,20 +62,24 @@ def measure(config: PretrainConfig, plan: PackPlan) -> Measured:
     matmul = machine.choose_matmul() if training.matmul == "auto" and device == "cpu" else None
     path = matmul.path if matmul is not None else "highest" if training.matmul == "auto" else training.matmul
     settled = replace(training, device=device, precision=precision, matmul=path)
-    apply(settled)
+    apply(settled, ranks)
+    if training.threads == "auto" and ranks.several:
+        torch.set_num_threads(_fair_threads(ranks))
     threads: dict[int, float] = {}
-    fits = _memory(config, precision, device).total < _free_memory(device)
+    fits = _memory(config, plan, precision, device, ranks.world_size).total < _free_memory(device)
     trial = _Trial(replace(config, training=settled), plan) if fits else None
     if training.threads == "auto":
         if trial is not None and device == "cpu":
             threads = machine.choose_threads(trial.micro_batch).seconds
         settled = replace(settled, threads=torch.get_num_threads())
+    least, rows = min(threads.values(), default=math.inf), math.ceil(training.batch_size / ranks.world_size)
     return Measured(
         config=replace(config, training=settled),
-        step_seconds=None if trial is None else trial.step_seconds(least=min(threads.values(), default=math.inf)),
-        peak_flops=machine.peak_flops(DTYPES[precision], device),
+        step_seconds=None if trial is None else trial.step_seconds(rows, least),
+        peak_flops=machine.peak_flops(DTYPES[precision], device) * ranks.world_size,
         threads=threads,
         matmul_errors={} if matmul is None else matmul.errors,
+        processes=ranks.world_size,
     )
 
 
@@ -83,13 +96,28 @@ def adopt(config: PretrainConfig, measured: Measured) -> Measured:
     return replace(measured, config=replace(config, training=training))
 
 
-def apply(training: TrainConfig) -> None:
-    """Set the process to what a resolved configuration says; 'auto' leaves things as they are."""
+def apply(training: TrainConfig, ranks: Ranks = SINGLE) -> None:
+    """Set the process to what a resolved configuration says; 'auto' leaves things as they are.
+
+    The threads of several processes of one machine are together no more than its cores. Raises ConfigError for
+    more processes than GPUs.
+    """
     machine.keep_memory()
+    if training.device == "cuda" and ranks.several and ranks.local_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"training.device = 'cuda': {ranks.local_size} processes were started on this machine, which has "
+            f"{torch.cuda.device_count()} GPUs; start one for each, or set device = 'cpu'"
+        )
     if isinstance(training.threads, int):
-        torch.set_num_threads(training.threads)
+        torch.set_num_threads(min(training.threads, _fair_threads(ranks)) if ranks.several else training.threads)
     if training.matmul != "auto":
         torch.set_float32_matmul_precision(training.matmul)
+
+
+def _fair_threads(ranks: Ranks) -> int:
+    """Return a process's share of the cores. torchrun leaves one thread to each, whatever there is."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // ranks.local_size)
 
 
 class _Trial:
@@ -119,16 +147,17 @@ class _Trial:
             dropout=lambda number: seeds.torch_generator(0, "trial", number, device=self._device),
         )
 
-    def step_seconds(self, least: float) -> float:
+    def step_seconds(self, rows: int, least: float) -> float:
         """Return the seconds of one update: its micro-batches, and the optimiser once.
 
-        least: what a micro-batch has been seen to take at best, earlier and under the same settings.
+        rows: sequences of the update that one process takes. least: what a micro-batch has been seen to take at
+        best, earlier and under the same settings.
         """
         self.micro_batch()
         self._optimizer.step(1e-6)
         each = min(least, machine.least_seconds(self.micro_batch, budget=2.0))
         once = machine.least_seconds(lambda: self._optimizer.step(1e-6), budget=0.2)
-        return each * self._config.batch_size / self._size + once
+        return each * rows / self._size + once
 
 
 def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
@@ -137,7 +166,8 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     architecture, length = config.architecture, config.data.context_length
     sequences = training.steps * training.batch_size
     total = flops.training_flops(architecture, length) * sequences
-    memory = _memory(config, training.precision, training.device)
+    alone = "" if measured.processes == 1 else f"; {measured.processes} processes, as if none waited for another"
+    memory = _memory(config, plan, training.precision, training.device, measured.processes)
     if measured.step_seconds is not None:
         seconds = training.steps * measured.step_seconds
         basis = "steps x the least measured seconds of a real update, so on a machine that nothing else slows"
@@ -160,7 +190,8 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
         },
         "memory_bytes": {**dataclasses.asdict(memory), "total": memory.total},
         "seconds": seconds,
-        "seconds_basis": f"{basis}; evaluation and checkpoints not included",
+        "seconds_basis": f"{basis}; evaluation and checkpoints not included{alone}",
+        "processes": measured.processes,
         "step_seconds": measured.step_seconds,
         "peak_flops": measured.peak_flops,
         "mfu": "flops.per_token x tokens per second / peak_flops",
@@ -169,15 +200,26 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     }
 
 
-def _memory(config: PretrainConfig, precision: str, device: str) -> flops.TrainingMemory:
+def _memory(
+    config: PretrainConfig, plan: PackPlan, precision: str, device: str, devices: int = 1
+) -> memories.StepMemory:
+    """Return the estimate of a step on each of `devices` devices."""
     training = config.training
-    return flops.training_memory(
-        config.architecture,
-        training.micro_batch_size or training.batch_size,
-        config.data.context_length,
-        precision,
+    packed = config.data.packing == "documents"
+    run = memories.Run(
+        length=config.data.context_length,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        precision=precision,
+        optimizer=training.optimizer["name"],
+        recompute=training.activation_checkpointing,
+        ema=training.ema_decay is not None,
+        document=max(1, plan.split.num_tokens // plan.split.num_documents) if packed else None,
+        devices=devices,
+        parallel=training.parallel,
         device=device,
     )
+    return memories.training_memory(config.architecture, run)
 
 
 def _free_memory(device: str) -> float:

@@ -52,8 +52,9 @@ class Copies(Parallel):
 
     def __init__(self, model: LanguageModel, ranks: Ranks) -> None:
         super().__init__(model, ranks)
-        self._wrapped = _Copy(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self._wrapped.register_comm_hook(None, _summed)  # torch's own rule would take the mean
+        self._wrapped = _Copy(model, gradient_as_bucket_view=True)
+        # Torch's own rule would take the mean. It looks at a hook's annotations, and cannot read ours.
+        self._wrapped.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self.called = cast(LanguageModel, self._wrapped)
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
@@ -110,7 +111,7 @@ class _Copy(DistributedDataParallel):
             return getattr(super().__getattr__("module"), name)
 
 
-def _summed(state: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+def _summed(bucket: Any) -> torch.futures.Future[torch.Tensor]:
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
 

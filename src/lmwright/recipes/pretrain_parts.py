@@ -1,0 +1,181 @@
+"""The parts of one pretraining run, built from its resolved configuration: what the loop is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmwright import objectives, seeds
+from lmwright.config import without_defaults
+from lmwright.data.build import Corpus
+from lmwright.errors import CheckpointError, DataError
+from lmwright.recipes import pretrain_plan
+from lmwright.recipes.pretrain_config import PretrainConfig
+from lmwright.recipes.sequences import sequences
+from lmwright.runs import RunDirectory
+from lmwright.train import checkpoint, parts
+from lmwright.train.checkpoint import State
+from lmwright.train.loop import Job
+from lmwright.train.parallel import Parallel, distribute
+from lmwright.train.ranks import Ranks
+
+if TYPE_CHECKING:
+    from lmwright.train.average import WeightAverage
+    from lmwright.train.config import TrainConfig
+
+
+def build(
+    run: RunDirectory,
+    config: PretrainConfig,
+    figures: Mapping[str, Any],
+    start: Path | None,
+    go_on: str,
+    ranks: Ranks,
+) -> tuple[Job, State]:
+    """Return the job of one process, and where it begins: in the checkpoint `start`, where that is given.
+
+    figures: of plan.json. go_on: the command that resumes the run. Every process of the run must call it.
+    """
+    from lmwright.data.loader import Loader
+    from lmwright.model.language_model import LanguageModel
+
+    training = config.training
+    with ranks.together():
+        pretrain_plan.apply(training, ranks)
+        corpus = _open_corpus(config, run, verify=ranks.local_rank == 0)
+        loader = Loader(
+            sequences(config, corpus),
+            batch_size=training.batch_size,
+            seed=training.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        model = LanguageModel(config.architecture)
+        model.init_weights(seeds.torch_generator(training.seed, "init"))
+    parallel = distribute(model, training.parallel, ranks, training.device)
+    optimizer = parts.module("optimizers", training.optimizer).build(
+        dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
+    )
+    average = _average(training, parallel)
+    state = State(config=checkpoint.fingerprint(_meaning(config)))
+    if start is not None:
+        with ranks.together():
+            found = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
+            _refuse_other(found, state, run)
+            state = found
+            loader.load(state.loader)
+
+    def save(state: State) -> Path:
+        return checkpoint.save(
+            run,
+            state,
+            model=model,
+            optimizer=optimizer,
+            average=average,
+            tokenizer=corpus.tokenizer,
+            keep=training.keep_checkpoints,
+            ranks=ranks,
+        )
+
+    job = Job(
+        config=training,
+        model=model,
+        objective=objectives.load(config.task.objective, z_loss=config.task.z_loss),
+        optimizer=optimizer,
+        loader=loader,
+        run=run,
+        save=save,
+        evaluate=_evaluation(config, corpus, parallel, average),
+        average=average,
+        parallel=parallel,
+        flops_per_token=figures["flops"]["per_token"],
+        # The plan's are of all processes that it was made for.
+        peak_flops=figures["peak_flops"] / figures.get("processes", 1) * ranks.world_size,
+        go_on=go_on,
+    )
+    return job, state
+
+
+def _average(training: TrainConfig, parallel: Parallel) -> WeightAverage | None:
+    if training.ema_decay is None:
+        return None
+    from lmwright.train.average import WeightAverage
+
+    return WeightAverage(dict(parallel.model.named_parameters()), training.ema_decay)
+
+
+def _open_corpus(config: PretrainConfig, run: RunDirectory, *, verify: bool) -> Corpus:
+    """Open the run's corpus; it may have moved along with the run. verify: check every shard's checksum."""
+    place, inside = Path(config.data.corpus), run.path / "corpus"
+    if place.exists():
+        return Corpus.open(place, verify=verify)
+    if not inside.is_dir():
+        raise DataError(
+            f"{place}: the run's corpus is not there any more; put it back, move it to {inside}, or say with "
+            "--resume --corpus where it is now"
+        )
+    return Corpus.open(inside, verify=verify)
+
+
+def _meaning(config: PretrainConfig) -> dict[str, Any]:
+    """Return the settings that decide the final weights.
+
+    Not where things lie, what is logged and kept, nor how processes share the work, which changes only rounding.
+    """
+    settings = without_defaults(config)
+    del settings["data"]["corpus"]  # the loader's state knows the data by its content
+    free = ("eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "log_every", "trackers", "parallel")
+    for name in free:
+        settings["training"].pop(name, None)
+    settings["training"]["optimizer"] = parts.meaning("optimizers", config.training.optimizer)
+    settings["training"]["schedule"] = parts.meaning("schedules", config.training.schedule)
+    return settings
+
+
+def _refuse_other(found: State, expected: State, run: RunDirectory) -> None:
+    """A checkpoint continues only under the settings it was made with; the loader checks the data itself."""
+    if found.config != expected.config:
+        raise CheckpointError(
+            f"{run.path / 'config.json'}: is not the configuration that the checkpoint of step {found.step} was "
+            "trained with; put it back, or start a new run"
+        )
+
+
+def _evaluation(
+    config: PretrainConfig, corpus: Corpus, parallel: Parallel, average: WeightAverage | None
+) -> Callable[[], Mapping[str, float]] | None:
+    """Return what measures the model on the whole validation split, or None if the run never asks."""
+    if not config.training.eval_every:
+        return None
+    from lmwright.evaluate.loss import SplitLoss, evaluate_split
+    from lmwright.train.precision import DTYPES
+
+    split, training = corpus.split("validation"), config.training
+
+    def measure() -> SplitLoss:
+        found = evaluate_split(
+            parallel.model,
+            split,
+            context_length=config.data.context_length,
+            batch_size=training.micro_batch_size or training.batch_size,
+            dtype=DTYPES[training.precision],
+            ranks=parallel.ranks,
+        )
+        parallel.settle()
+        return found
+
+    def evaluate() -> Mapping[str, float]:
+        found = measure()
+        figures = {
+            "loss": found.nats_per_token,
+            "bits_per_byte": found.bits_per_byte,
+            "scored_tokens": found.tokens,
+        }
+        if average is not None:
+            with average.applied():
+                averaged = measure()
+            figures |= {"average_loss": averaged.nats_per_token, "average_bits_per_byte": averaged.bits_per_byte}
+        return figures
+
+    return evaluate
