@@ -162,6 +162,15 @@ def test_what_is_no_file_is_refused(models: Path, tmp_path: Path, capsys) -> Non
     assert entries(tmp_path) == ["pipe"]
 
 
+def test_a_file_that_would_take_days_is_refused(models: Path, text: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(compress, "MOST_BYTES", len(TEXT) - 1)
+    code, _, err = call(capsys, "compress", text, "--model", models / "run")
+    assert code == 1
+    assert f"more than {len(TEXT) - 1} bytes" in err
+    with pytest.raises(RequestError, match="cut them into parts"):
+        lm.load(models / "run").compress(TEXT)
+
+
 def test_a_damaged_file_writes_nothing(models: Path, text: Path, capsys) -> None:
     packed = lm.load(models / "run").compress(TEXT)
     text.unlink()
@@ -209,6 +218,7 @@ def test_other_rounding_gives_a_message_and_no_garbage(models: Path, text: Path,
     code, out, err = call(capsys, "decompress", packed, "--model", models / "run")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "other probabilities" in err
+    assert "which had another" not in err
     assert entries(text.parent) == ["text.lmz"]
 
 

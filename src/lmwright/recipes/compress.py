@@ -164,7 +164,7 @@ def compress_bytes(
     streams = min(streams, len(ids))
     windows = Windows(context=min(opened.network.config.max_positions, LONGEST_CONTEXT), start=_start(opened))
     threads = _threads(opened.network)
-    with bar("compressing", total=len(ids) + len(raw), unit="tok", shown=progress) as shown:
+    with bar("compressing", total=len(ids) + len(raw), unit="sym", shown=progress) as shown:
         coded_raw, raw_bits = encode_bytes(raw, shown.update)
         with arithmetic(threads):
             coded, text_bits = encode_tokens(
@@ -228,7 +228,7 @@ def decompress_bytes(
         )
     windows = Windows(context=header.context, start=header.start)
     try:
-        with bar("decompressing", total=header.num_tokens + header.num_raw, unit="tok", shown=progress) as shown:
+        with bar("decompressing", total=header.num_tokens + header.num_raw, unit="sym", shown=progress) as shown:
             raw = decode_bytes(coded_raw, header.num_raw, shown.update)
             with arithmetic(header.threads):
                 ids = decode_tokens(
@@ -238,10 +238,10 @@ def decompress_bytes(
         if len(found) != header.length or hashlib.sha256(found).digest() != header.sha256:
             raise DataError("what comes out is not what was compressed")
     except DataError as error:
-        cause = f"another {', '.join(differs)}" if differs else "another machine"
+        known = f", which had another {', '.join(differs)}" if differs else ""
         raise DataError(
-            f"{where}: cannot be decompressed here ({error}): its checksums are right, so this machine computes "
-            f"other probabilities than the one that compressed it; use that one (this is {cause})"
+            f"{where}: cannot be decompressed here ({error}); its checksums are right, so this machine computes "
+            f"other probabilities than the one that compressed it{known}; decompress it there"
         ) from None
     return found
 
