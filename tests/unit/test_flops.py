@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmwright.errors import ConfigError
-from lmwright.model import square
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
@@ -100,53 +98,3 @@ def test_six_nd_names_its_convention():
     assert flops.six_nd(GPT2, 1000, "chinchilla") == 6000 * 124_439_808
     with pytest.raises(ConfigError, match="kaplan"):
         flops.six_nd(GPT2, 1000, "all")
-
-
-def test_training_memory_by_part():
-    memory = flops.training_memory(GPT2, 4, 1024, "float32")
-    assert memory.weights == memory.gradients == 4 * 124_439_808
-    assert memory.optimizer == 8 * 124_439_808
-    assert memory.logits == 4 * 1024 * 50257 * 12
-    parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
-    assert memory.total == sum(parts)
-    half = flops.training_memory(GPT2, 4, 1024, "bfloat16")
-    assert half.activations < 0.6 * memory.activations
-    assert half.weights > memory.weights
-    short = flops.training_memory(GPT2, 4, 512).activations
-    fused = flops.training_memory(GPT2, 4, 512, device="cuda").activations
-    assert short - fused == 4 * 4 * 12 * 12 * (512**2 - 512)
-    lower = flops.training_memory(GPT2, 4, 512, square_limit=511).activations
-    assert lower == fused
-    with pytest.raises(ConfigError, match="dtype"):
-        flops.training_memory(GPT2, 4, 1024, "int8")
-    with pytest.raises(ConfigError, match="batch"):
-        flops.training_memory(GPT2, 0, 1024)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_activation_estimate_is_near_what_autograd_keeps(family, dtype):
-    sizes = {"vocab_size": 64, "hidden_size": 128, "num_layers": 4, "num_heads": 4, "max_positions": 128}
-    config = ModelConfig.of_family(family, **sizes, ffn_size=256 if family == "llama" else 512)
-    model = LanguageModel(config)
-    ids = torch.zeros(3, 128, dtype=torch.int64)
-    weights = {tuple(parameter.shape) for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        shape = tuple(tensor.shape)
-        if shape not in weights and shape[::-1] not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        hidden = model(ids, Context.dense(ids, dtype=dtype))
-    assert hidden.requires_grad
-    name = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[dtype]
-    estimate = flops.training_memory(config, 3, 128, name).activations
-    assert 0.95 < estimate / sum(kept.values()) < 1.05
-
-
-def test_what_counting_supposes_of_the_model_room_is_so():
-    """Counting is free of torch and may see the model's configuration only."""
-    assert inspect.signature(flops.training_memory).parameters["square_limit"].default == square.LIMIT

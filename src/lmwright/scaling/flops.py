@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and memory of a model, in closed form from its config; nothing is allocated.
+"""Parameters and FLOPs of a model, in closed form from its config; nothing is allocated.
 
 Conventions. A product of [m, k] with [k, n] counts 2 m k n FLOPs. Attention counts the whole [T, T] square,
 as the libraries' counters do, although a causal kernel may skip half of it. Norms, activations, softmax and
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmwright.errors import ConfigError
-from lmwright.model import precision
 from lmwright.model.config import ModelConfig
 
 Convention = Literal["kaplan", "chinchilla"]
@@ -32,22 +31,6 @@ class ParameterCount:
     non_embedding: int
 
 
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes of one training step, by part; see `training_memory`."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        """All parts together."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
-
-
 def matrix_parameters(config: ModelConfig) -> int:
     """Elements of the weight matrices of one layer: the part that multiplies every token.
 
@@ -58,25 +41,33 @@ def matrix_parameters(config: ModelConfig) -> int:
     return attention + (3 if config.ffn == "swiglu" else 2) * width * config.ffn_size
 
 
-def count_parameters(config: ModelConfig) -> ParameterCount:
-    """Parameters in closed form; equal to those of the built model.
-
-    >>> count_parameters(gpt2_small).total  # 124,439,808
-    """
+def block_parameters(config: ModelConfig) -> int:
+    """Parameters of one layer: its matrices, biases and two norms."""
     width, head = config.hidden_size, config.dim_per_head
-    norm = width * (2 if config.norm == "layernorm" else 1)
     biases = 0
     if config.attention_bias:
         biases += (config.num_heads + 2 * config.kv_heads) * head + width
     if config.ffn_bias:
         biases += (2 if config.ffn == "swiglu" else 1) * config.ffn_size + width
-    layer = matrix_parameters(config) + biases + 2 * norm
-    non_embedding = config.num_layers * layer + norm
+    return matrix_parameters(config) + biases + 2 * _norm(config)
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """Parameters in closed form; equal to those of the built model.
+
+    >>> count_parameters(gpt2_small).total  # 124,439,808
+    """
+    width = config.hidden_size
+    non_embedding = config.num_layers * block_parameters(config) + _norm(config)
     embedding = config.vocab_size * width
     if config.position == "learned":
         embedding += config.max_positions * width
     lm_head = 0 if config.tie_embeddings else config.vocab_size * width
     return ParameterCount(non_embedding + embedding + lm_head, embedding, lm_head, non_embedding)
+
+
+def _norm(config: ModelConfig) -> int:
+    return config.hidden_size * (2 if config.norm == "layernorm" else 1)
 
 
 def forward_flops(config: ModelConfig, length: int) -> int:
@@ -111,47 +102,3 @@ def six_nd(config: ModelConfig, tokens: float, convention: Convention) -> float:
     if convention not in ("kaplan", "chinchilla"):
         raise ConfigError(f"six_nd: convention {convention!r}; allowed: kaplan, chinchilla")
     return 6.0 * (count.non_embedding if convention == "kaplan" else count.total) * tokens
-
-
-def training_memory(
-    config: ModelConfig,
-    batch: int,
-    length: int,
-    dtype: str = "float32",
-    *,
-    device: str = "cpu",
-    square_limit: int = 512,
-) -> TrainingMemory:
-    """Bytes of one training step with AdamW and fp32 masters, for B sequences of T tokens; an estimate.
-
-    With P parameters and c bytes an element of the compute dtype (4 or 2):
-    weights     4 P, and for c = 2 also c M for the cast matrices that the backward pass needs
-                (M: all matrices, the head included)
-    gradients   4 P
-    optimizer   8 P (two moments)
-    activations B T L (8 D + c (2 D + 2 H K + 2 G K + f F)), f = 2 (gelu) or 4 (swiglu): the norms' inputs in
-                fp32, and in the compute dtype the inputs of each product and activation
-                + c B L H T^2, the attention probabilities, on a CPU up to T = square_limit (model.square.LIMIT);
-                else + 4 B T L H, the fused kernel's log-sums
-    logits      B T V (c + 4 + 4): the logits, their fp32 copy and its gradient
-    """
-    if batch < 1 or length < 1:
-        raise ConfigError(f"training_memory: batch {batch}, length {length}; must be at least 1")
-    size = precision.find(dtype, "training_memory: dtype").bytes
-    parameters = count_parameters(config).total
-    tokens, heads = batch * length, config.num_heads * config.dim_per_head
-    groups = config.kv_heads * config.dim_per_head
-    inner = (4 if config.ffn == "swiglu" else 2) * config.ffn_size
-    row = 8 * config.hidden_size + size * (2 * config.hidden_size + 2 * heads + 2 * groups + inner)
-    square = size * length if device == "cpu" and length <= square_limit else 4
-    activations = tokens * config.num_layers * (row + square * config.num_heads)
-    casts = 0
-    if size != 4:
-        casts = size * (config.num_layers * matrix_parameters(config) + config.hidden_size * config.vocab_size)
-    return TrainingMemory(
-        weights=4 * parameters + casts,
-        gradients=4 * parameters,
-        optimizer=8 * parameters,
-        activations=activations,
-        logits=tokens * config.vocab_size * (size + 8),
-    )
