@@ -1,6 +1,8 @@
 """RMSNorm (Zhang and Sennrich 2019, eq. 4) and LayerNorm (Ba et al. 2016, eq. 4).
 
-Computed in fp32 whatever the activation's dtype; the result has the activation's dtype.
+Computed in fp32 whatever the activation's dtype; the result has the activation's dtype. On a CPU both have a
+gradient of their own. It calls torch's kernel on fp32 copies of the rows; where the norm is compiled
+(`train.compile`) it is written out, and becomes one pass over the rows as they are.
 """
 
 # B batch, T query, S key, D model, H heads, G kv heads, K head dim, F ffn, V vocab
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 from lmwright.model.config import ModelConfig
 
+BLOCK = 64  # rows whose part of a gain's gradient is summed while they are in the processor's cache
+
 
 def widen(x: Tensor) -> Tensor:
     """x in fp32, or as it is where it is wider."""
@@ -23,11 +27,22 @@ def widen(x: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """w * x / sqrt(mean(x^2) + eps) over the last dimension; fp32 inside, x's dtype out."""
-    wide = widen(x)
-    weight = weight.to(wide.dtype)
+    weight = _as_wide(weight, x)
     if x.device.type == "cpu" and torch.is_grad_enabled():
-        return _RMSNorm.apply(wide, weight, eps).to(x.dtype)  # type: ignore[no-any-return, no-untyped-call]
-    return _normalise(wide, weight, eps)[0].to(x.dtype)
+        return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return _normalise(widen(x), weight, eps)[0].to(x.dtype)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """w * (x - mean(x)) / sqrt(var(x) + eps) + b over the last dimension; fp32 inside, x's dtype out."""
+    weight, bias = _as_wide(weight, x), _as_wide(bias, x)
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        return _LayerNorm.apply(x, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return F.layer_norm(widen(x), weight.shape, weight, bias, eps).to(x.dtype)
+
+
+def _as_wide(gain: Tensor, x: Tensor) -> Tensor:
+    return gain.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -44,20 +59,67 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        y, scale = _normalise(x, weight, eps)
-        ctx.save_for_backward(x, weight, scale)
-        return y
+        wide = widen(x)
+        y, scale = _normalise(wide, weight, eps)
+        # Compiled, the rows are widened again on the way back at no cost; else the wide copy is worth its memory.
+        ctx.save_for_backward(x if torch.compiler.is_compiling() else wide, weight, scale)
+        ctx.dtype = x.dtype
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        grad, width = grads[0].contiguous(), weight.shape[0]
-        # Private, but what the derivative of F.layer_norm calls, with these arguments since torch 1.8.
-        dx, dweight, _ = torch.ops.aten.native_layer_norm_backward(
-            grad, x, [width], torch.zeros_like(scale), scale, weight, torch.zeros_like(weight), [True, True, False]
-        )
-        means = torch.mv(grad.view(-1, width), weight).view(scale.shape) / width
-        return dx.addcmul_(means, scale), dweight, None
+        grad, wide, width = widen(grads[0]).contiguous(), widen(x), weight.shape[0]
+        if torch.compiler.is_compiling():
+            unit, inner = wide * scale, grad * weight
+            dx = scale * (inner - unit * (inner * unit).mean(-1, keepdim=True))
+            dweight = _summed(grad * unit)
+        else:
+            # Private, but what the derivative of F.layer_norm calls, with these arguments since torch 1.8.
+            none = torch.zeros_like(scale)
+            dx, dweight, _ = torch.ops.aten.native_layer_norm_backward(
+                grad, wide, [width], none, scale, weight, torch.zeros_like(weight), [True, True, False]
+            )
+            means = torch.mv(grad.view(-1, width), weight).view(scale.shape) / width
+            dx.addcmul_(means, scale)
+        return dx.to(ctx.dtype), dweight, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    """LayerNorm that keeps its rows as they came, in bf16 say, and its gains' gradients in fp32.
+
+    torch's kernel takes such rows with fp32 gains, and computes in fp32; but backward it would sum the gains'
+    gradients in bf16, and they come out wrong by several percent. So backward it is given fp32 copies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        y, mean, scale = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, weight, bias, mean, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, bias, mean, scale = ctx.saved_tensors
+        grad, wide = widen(grads[0]).contiguous(), widen(x)
+        if torch.compiler.is_compiling():
+            unit, inner = (wide - mean) * scale, grad * weight
+            centred = inner - inner.mean(-1, keepdim=True)
+            dx = scale * (centred - unit * (inner * unit).mean(-1, keepdim=True))
+            dweight, dbias = _summed(grad * unit), _summed(grad)
+        else:
+            dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+                grad, wide, weight.shape, mean, scale, weight, bias, [True, True, True]
+            )
+        return dx.to(x.dtype), dweight, dbias, None
+
+
+def _summed(x: Tensor) -> Tensor:
+    """x [..., D] summed to [D], in blocks: compiled, a sum over all rows would walk down one column at a time."""
+    rows = x.flatten(0, -2)
+    if rows.shape[0] % BLOCK == 0:
+        rows = rows.view(-1, BLOCK, rows.shape[1]).sum(1)
+    return rows.sum(0)
 
 
 class RMSNorm(nn.Module):
@@ -84,11 +146,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
-        # In fp32 throughout: given bf16, torch's CPU kernel sums the weight's and bias's gradients in bf16,
-        # and they come out wrong by several percent.
-        wide = widen(x_BTD)
-        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
-        return F.layer_norm(wide, weight.shape, weight, bias, self.eps).to(x_BTD.dtype)
+        return layer_norm(x_BTD, self.weight, self.bias, self.eps)
 
 
 def build_norm(config: ModelConfig) -> nn.Module:

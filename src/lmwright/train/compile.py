@@ -1,0 +1,152 @@
+"""torch.compile where it pays on any machine: what lies between the matrices, in one pass over memory each.
+
+Norms and activations are most of a CPU step that is no product; compiled, each reads its rows once, forward and
+backward, in their own precision. They are small, and one compiled kernel serves all layers, so it takes seconds
+and not minutes. Products and attention are left to the libraries that have tuned kernels for them: compiled whole,
+a block gained less and took longer to compile.
+
+Only where gradients are enabled: evaluation and generation have ever other shapes, each of which would be compiled.
+The kernels depend on shapes, dtype and number of threads alone, not on what ran before: a resume is bitwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmwright.errors import ConfigError, UnsupportedError
+from lmwright.model.ffn.dense import Activation
+from lmwright.model.language_model import LanguageModel
+from lmwright.model.norm import LayerNorm, RMSNorm
+
+KINDS = (Activation, LayerNorm, RMSNorm)
+LEAST_GAIN = 0.05  # of a micro-batch's time: less is within what machines vary by
+MARGIN = 1.5  # times the seconds of compilation must be saved
+# Before anything is compiled: no run was seen to save a larger share, nor a first compilation to take less.
+MOST_GAIN, LEAST_SECONDS = 0.3, 5.0
+TURNS = 5
+
+
+class Compiled:
+    """A model whose norms and activations are compiled when they next train; `active` switches between both ways.
+
+    The kernels are the process's: a second model of the same shapes finds them made.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.active = True
+        for module in model.modules():
+            if isinstance(module, KINDS):
+                self._replace(module)
+
+    def _replace(self, module: nn.Module) -> None:
+        plain = module.forward
+        compiled = torch.compile(plain, dynamic=False)
+
+        def forward(*args: Any) -> Any:
+            return (compiled if self.active and torch.is_grad_enabled() else plain)(*args)
+
+        module.forward = forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What compilation was measured to be worth; seconds of a micro-batch each way, and of compiling once.
+
+    reason: for the decision, in words. Figures are None where nothing was measured.
+    """
+
+    compile: bool
+    reason: str
+    eager_seconds: float | None = None
+    compiled_seconds: float | None = None
+    compile_seconds: float | None = None
+
+
+def compiled(model: LanguageModel) -> Compiled:
+    """Let the model's norms and activations be compiled from now on. Changes no weight and no name.
+
+    The first micro-batch takes seconds longer. Where there is no C++ compiler it fails: see `checked`.
+    """
+    return Compiled(model)
+
+
+def checked(micro_batch: Callable[[], object]) -> float:
+    """Run the first micro-batch of a compiled model; return its seconds.
+
+    Raises ConfigError where the machine cannot compile.
+    """
+    start = time.perf_counter()
+    try:
+        micro_batch()
+    except Exception as error:
+        if not _of_compiler(error):
+            raise
+        line = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"training.compile = true: torch.compile does not work here ({line}); install a C++ compiler (g++), "
+            "or set training.compile = false"
+        ) from error
+    return time.perf_counter() - start
+
+
+def _of_compiler(error: Exception) -> bool:
+    """Whether torch.compile failed and not the model; asked after it has run, so its modules are loaded."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
+def try_out(model: LanguageModel, micro_batch: Callable[[], object], micro_batches: int) -> Trial:
+    """Measure whether compiling pays in a run of so many micro-batches, and say why.
+
+    model: one to throw away, on which `micro_batch` runs forward and backward; it has warmed up. By turns, so that
+    a disturbed moment hits both; the least time of each counts.
+    """
+    start = time.perf_counter()
+    micro_batch()
+    eager = time.perf_counter() - start
+    at_most = eager * micro_batches * MOST_GAIN
+    if at_most < MARGIN * LEAST_SECONDS:
+        return Trial(compile=False, reason=f"not tried: the run is too short to save more than {at_most:.1f} s")
+    parts = compiled(model)
+    try:
+        first = checked(micro_batch)
+    except ConfigError as error:
+        return Trial(compile=False, reason=str(error).partition(": ")[2])
+    seconds = {False: eager, True: first}
+    for _ in range(TURNS):
+        for active in (False, True):
+            parts.active = active
+            start = time.perf_counter()
+            micro_batch()
+            seconds[active] = min(seconds[active], time.perf_counter() - start)
+    return decide(seconds[False], seconds[True], max(0.0, first - seconds[True]), micro_batches)
+
+
+def decide(eager: float, compiled: float, compile_seconds: float, micro_batches: int) -> Trial:
+    """Return the decision on measured seconds: of a micro-batch each way, and of compiling once."""
+    gain, saved = 1.0 - compiled / eager, (eager - compiled) * micro_batches
+    worth = gain > LEAST_GAIN and saved > MARGIN * compile_seconds
+    reason = (
+        f"a micro-batch takes {compiled:.3g} s for {eager:.3g} s ({gain:+.0%} saved), {saved:.0f} s in the run; "
+        f"compiling takes {compile_seconds:.0f} s"
+    )
+    return Trial(
+        compile=worth,
+        reason=reason,
+        eager_seconds=eager,
+        compiled_seconds=compiled,
+        compile_seconds=compile_seconds,
+    )
+
+
+def refuse_sharded(parallel: str, processes: int) -> None:
+    """Raise UnsupportedError where blocks are cut among processes: their norms' gains come and go."""
+    if parallel == "fsdp" and processes > 1:
+        raise UnsupportedError("training.compile: not with parallel = fsdp; take ddp, or set compile = false")
