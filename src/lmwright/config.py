@@ -60,13 +60,17 @@ def without_defaults(config: Any) -> dict[str, Any]:
     found = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.default is not dataclasses.MISSING and value == field.default:
-            continue
-        if field.default_factory is not dataclasses.MISSING and value == field.default_factory():
-            continue
-        found[field.name] = without_defaults(value) if dataclasses.is_dataclass(value) else value
+        usual = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if usual is dataclasses.MISSING or value != usual:
+            found[field.name] = _without_defaults(value)
     built: dict[str, Any] = msgspec.to_builtins(found)
     return built
+
+
+def _without_defaults(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return without_defaults(value)
+    return [_without_defaults(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta
 
-from lmwright.config import apply_overrides, closest, convert, load_toml, merge, to_dict
+from lmwright.config import apply_overrides, closest, convert, load_toml, merge, to_dict, without_defaults
 from lmwright.errors import ConfigError
 
 
@@ -35,6 +35,27 @@ class Outer:
 def test_round_trip_is_the_identity() -> None:
     config = Outer(name="a", inner=Inner(steps=3, betas=(0.1,)), extra=Inner(kind="linear"), rate=2.0)
     assert convert(to_dict(config), Outer, "config.json") == config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    parts: tuple[Inner, ...] = ()
+    best: Inner | None = None
+    inner: Inner = Inner()
+
+
+def test_what_stands_at_its_default_is_left_out_at_any_depth() -> None:
+    assert without_defaults(Several()) == {}
+    found = without_defaults(Several(parts=(Inner(), Inner(steps=3)), inner=Inner(betas=(0.1,))))
+    assert found == {"parts": [{}, {"steps": 3}], "inner": {"betas": [0.1]}}
+    assert without_defaults(Outer(name="a", extra=Inner(kind="linear"))) == {
+        "name": "a",
+        "extra": {"kind": "linear"},
+    }
+    given = {"parts": [{"steps": 4}]}
+    read = convert(given, Several, "run.toml")
+    again = convert(to_dict(read), Several, "config.json")
+    assert without_defaults(read) == without_defaults(again) == given
 
 
 @pytest.mark.parametrize(
