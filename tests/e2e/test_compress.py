@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from lmwright.decode.coding import streams
 from lmwright.decode.coding.frequencies import Frequencies, frequencies
 from lmwright.errors import CheckpointError, ConfigError, DataError, RequestError, UnsupportedError
 from lmwright.recipes import _binding, compress
+from lmwright.recipes._compressed_file import pack, unpack
 from lmwright.recipes.opening import open_model
 
-TEXT = b"the cat sat on the mat, and the dog sat on the log.\n" * 30 + "naïve café\r\n".encode() * 5 + b"\xff\0"
+TEXT = b"the cat sat on the mat, and the dog sat on the log.\n" * 16 + "naïve café\r\n".encode() * 5 + b"\xff\0"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_json_says_what_the_size_is_made_of(models: Path, text: Path, capsys) ->
     assert facts["bits"] == facts["text_bits"] + facts["raw_bits"]
     coded = facts["compressed_bytes"] - facts["header_bytes"]
     assert facts["coder_overhead_percent"] == 100 * (8 * coded / facts["bits"] - 1)
-    assert 0 <= facts["coder_overhead_percent"] < 0.5 < facts["overhead_percent"]  # a header is much of 3 kB
+    assert 0 <= facts["coder_overhead_percent"] < 0.5 < facts["overhead_percent"]  # a header is much of 1 kB
     assert facts["xz_bytes"] == len(lzma.compress(TEXT, preset=6))
     code, out, _ = call(capsys, "decompress", packed, "--model", models / "run", "--out", f"{text}2", "--json")
     assert json.loads(out) == {"file": str(packed), "out": f"{text}2", "bytes": len(TEXT)}
@@ -117,6 +119,23 @@ def test_another_process_with_other_threads_reads_it(models: Path, text: Path) -
     assert text.read_bytes() == TEXT
 
 
+def test_a_large_model_keeps_the_threads_that_it_was_computed_with(models: Path, monkeypatch) -> None:
+    import torch
+
+    model, before, used = lm.load(models / "run"), torch.get_num_threads(), []
+    plain = streams.arithmetic
+    monkeypatch.setattr(streams, "arithmetic", lambda threads: used.append(threads) or plain(threads))
+    monkeypatch.setattr(compress, "ONE_THREAD", model.num_parameters)
+    try:
+        torch.set_num_threads(2)
+        packed = model.compress(TEXT)
+        torch.set_num_threads(1)
+        assert model.decompress(packed) == TEXT
+    finally:
+        torch.set_num_threads(before)
+    assert used == [2, 2]
+
+
 def test_another_model_is_refused_by_both_names(models: Path, text: Path, capsys) -> None:
     packed = text.with_name("text.lmz")
     packed.write_bytes(lm.load(models / "run").compress(TEXT))
@@ -128,7 +147,9 @@ def test_another_model_is_refused_by_both_names(models: Path, text: Path, capsys
     with pytest.raises(CheckpointError, match="compressed with the model"):
         lm.load(models / "gpt2").decompress(packed.read_bytes())
     checkpoint = models / "run" / "checkpoints" / "step-000010"  # the same shape, older weights
-    assert call(capsys, "decompress", packed, "--model", checkpoint, "--force")[0] == 1
+    code, _, err = call(capsys, "decompress", packed, "--model", checkpoint, "--force")
+    assert code == 1
+    assert "compressed with the model" in err
 
 
 def test_nothing_is_replaced_without_force(models: Path, text: Path, capsys) -> None:
@@ -182,6 +203,24 @@ def test_a_damaged_file_writes_nothing(models: Path, text: Path, capsys) -> None
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert "text.lmz" in err
     assert entries(text.parent) == ["text.lmz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": bytes(32)}, "not what was compressed"),
+        ({"length": len(TEXT) + 1}, "not what was compressed"),
+        ({"context": 65}, "impossible numbers for this model"),
+        ({"start": 280}, "impossible numbers for this model"),
+        ({"start": 1}, "cannot be decompressed"),
+        ({"context": 63}, "cannot be decompressed"),
+    ],
+)
+def test_a_forged_header_gives_nothing(models: Path, change: dict[str, object], message: str) -> None:
+    model = lm.load(models / "run")
+    header, raw, coded = unpack(model.compress(TEXT), "it")
+    with pytest.raises(DataError, match=message):
+        model.decompress(pack(replace(header, **change), raw, coded))
 
 
 def test_another_machine_is_told_and_still_tried(models: Path, text: Path, capsys, monkeypatch) -> None:
@@ -268,10 +307,10 @@ def test_the_compressed_size_follows_the_loss(models: Path) -> None:
     found = {}
     for name in ("run", "gpt2"):
         opened = open_model(models / name)
-        made = compress.compress_bytes(opened, TEXT[:1500])
+        made = compress.compress_bytes(opened, TEXT[:800])
         found[name] = made.bits
         windows = streams.Windows(context=made.context, start=0)
-        ids = np.array(opened.require_tokenizer().encode(TEXT[:1500].decode()))
+        ids = np.array(opened.require_tokenizer().encode(TEXT[:800].decode()))
         scored = [row.max() for row in _log_probabilities(opened.network, ids, windows)]
         assert made.bits == pytest.approx(-math.fsum(scored) / math.log(2), rel=1e-5)
         assert 8 * (made.compressed_bytes - made.header_bytes) <= made.bits + 8 * made.streams + 0.001
