@@ -55,7 +55,8 @@ def seeds(tmp_path: Path) -> list[RunContents]:
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_group(tmp_path, seeds):
-    others = [made(tmp_path / f"high-s{seed}", seed=seed, lr=1e-2) for seed in (0, 1)]
+    aside: list[dict[str, Any]] = [{}, {"trackers": ["wandb"], "keep_best": True, "checkpoint_every": 5}]
+    others = [made(tmp_path / f"high-s{seed}", seed=seed, lr=1e-2, **aside[seed]) for seed in (0, 1)]
     single = made(tmp_path / "clip", seed=0, clip_norm=2.0)
     found = group([seeds[0], others[0], seeds[1], single, others[1], seeds[2]])
     assert [(one.name, [run.name for run in one.runs]) for one in found] == [

@@ -232,6 +232,9 @@ def test_a_difference_names_what_differs_and_no_more(tmp_path):
     assert printed["settings"]["training.clip_norm"] == [1.0, 1.0, True]
     assert printed["outcomes"]["steps"]["values"] == [120, 120, 120]
     text = output("diff", *map(str, runs))
+    assert "vocabularies differ" not in text
+    alter(runs[1], "config.json", "architecture.vocab_size", 99)
+    assert "vocabularies differ, so nats/token do not compare" in output("diff", *map(str, runs))
     assert "2.11.0" in text
     assert "hidden_size" not in text
 

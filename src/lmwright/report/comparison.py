@@ -80,7 +80,7 @@ class Comparison:
 def compare(runs: Sequence[RunContents]) -> Comparison:
     """Compare runs; the first group is what the others are compared with."""
     groups = group(runs)
-    same = len({(run.text(CONFIG, "architecture.vocab_size"), tokenizer_hash(run.path)) for run in runs}) == 1
+    same = one_vocabulary(runs)
     measure = NATS if same else BITS
     rows = tuple(_rows(groups, same))
     judged = next((row for row in rows if row.name == FIGURES[measure]), None)
@@ -94,6 +94,11 @@ def compare(runs: Sequence[RunContents]) -> Comparison:
         verdicts=() if judged is None else tuple(_verdicts(groups, judged, UNITS[measure])),
         names=tuple(run_names(runs)),
     )
+
+
+def one_vocabulary(runs: Sequence[RunContents]) -> bool:
+    """Return whether the runs have the same vocabulary, as far as its size and their checkpoints tell."""
+    return len({(run.text(CONFIG, "architecture.vocab_size"), tokenizer_hash(run.path)) for run in runs}) == 1
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Runs that differ only in their seed are one group: its mean is drawn, and its spread is the noise of the seed.
 
-Settings that do not touch what is learned (threads, which checkpoints are kept) may differ too. A mean is taken
+Settings that do not touch what is learned (threads, what is kept, who is told) may differ too. A mean is taken
 over the runs that have ended, one for each seed. Knows nothing of what is compared.
 """
 
@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from lmwright.report.contents import CONFIG, RunContents, leaves
 from lmwright.report.difference import SEED
 
-ASIDE = {SEED, "training.threads", "training.checkpoint_every", "training.keep_checkpoints"}
+ASIDE = {SEED} | {
+    f"training.{name}"
+    for name in ("threads", "parallel", "checkpoint_every", "keep_checkpoints", "keep_best", "trackers")
+}
 SEED_NAME = re.compile(r"([-_. =/]+(seed|s)?|seed)[-_. =/]*\d*$", re.IGNORECASE)
 
 

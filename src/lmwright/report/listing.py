@@ -15,6 +15,7 @@ from typing import Any
 from lmwright.errors import DataError
 from lmwright.report import catalog, sections
 from lmwright.report.catalog import Checkpoint, Entry
+from lmwright.report.comparison import one_vocabulary
 from lmwright.report.contents import CONFIG, ENVIRONMENT, RunContents, leaves, read_run
 from lmwright.report.difference import OUTCOMES, Difference, differences, outcomes
 from lmwright.report.numbers import numbers
@@ -132,7 +133,13 @@ def diff_lines(runs: Sequence[RunContents]) -> list[str]:
         [label, *(NONE if number is None else number.text for number in values), ""]
         for _, label, values in outcomes(runs)
     ]
-    return _printed([(name, [head, *rows] if rows else [("none",)], numeric) for name, rows in tables.items()])[1:]
+    parts = [(name, [head, *rows] if rows else [("none",)], numeric) for name, rows in tables.items()]
+    note = (
+        []
+        if one_vocabulary(runs)
+        else ["", "The vocabularies differ, so nats/token do not compare; bits per byte do."]
+    )
+    return _printed(parts)[1:] + note
 
 
 def diff_json(runs: Sequence[RunContents]) -> dict[str, Any]:

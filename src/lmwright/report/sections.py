@@ -168,8 +168,8 @@ def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
 
 
 def memory_rows(run: RunContents) -> list[tuple[str, str]]:
-    """Return the parts of the memory estimate, largest first."""
-    sizes = [part for part in run.counts(PLAN, "memory_bytes") if part[0] != "total"]
+    """Return the parts of the memory estimate, largest first; those that take none are left out."""
+    sizes = [part for part in run.counts(PLAN, "memory_bytes") if part[0] != "total" and part[1]]
     return [(name.replace("_", " "), si(size, "B")) for name, size in sorted(sizes, key=lambda part: -part[1])]
 
 
