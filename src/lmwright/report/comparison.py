@@ -91,7 +91,7 @@ def compare(runs: Sequence[RunContents]) -> Comparison:
         caveats=tuple(_caveats(groups, runs, same)),
         settings=tuple(_settings(groups, runs)),
         rows=rows,
-        verdicts=() if judged is None else tuple(_verdicts(groups, judged, UNITS[measure])),
+        verdicts=tuple(_verdicts(groups, judged, UNITS[measure])) if judged and len(_text_sizes(runs)) < 2 else (),
         names=tuple(run_names(runs)),
     )
 
@@ -185,9 +185,8 @@ def _caveats(groups: Sequence[Group], runs: Sequence[RunContents], same: bool) -
             "more text than a token of the other, so nats per token do not compare, and are left out. Bits per "
             "byte, which no vocabulary changes, do."
         )
-    texts = {size for run in runs if (size := _validation_bytes(run)) is not None}
-    if len(texts) > 1:
-        sizes = dict.fromkeys(integer(size) for size in sorted(texts))
+    if len(_text_sizes(runs)) > 1:
+        sizes = dict.fromkeys(integer(size) for size in sorted(_text_sizes(runs)))
         found.append(
             f"These runs were validated on different texts (of {' and '.join(sizes)} bytes), so their validation "
             "figures do not compare."
@@ -215,6 +214,10 @@ def _standing(run: RunContents) -> str:
     step, steps = run.number("metrics.jsonl:last step.step"), run.number(f"{CONFIG}:training.steps")
     whole = f" of {integer(steps)}" if steps is not None else ""
     return f"has not ended ({state_of(run)[0]} at step {integer(step or 0)}{whole})"
+
+
+def _text_sizes(runs: Sequence[RunContents]) -> set[int]:
+    return {size for run in runs if (size := _validation_bytes(run)) is not None}
 
 
 def _validation_bytes(run: RunContents) -> int | None:

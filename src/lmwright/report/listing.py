@@ -134,12 +134,8 @@ def diff_lines(runs: Sequence[RunContents]) -> list[str]:
         for _, label, values in outcomes(runs)
     ]
     parts = [(name, [head, *rows] if rows else [("none",)], numeric) for name, rows in tables.items()]
-    note = (
-        []
-        if one_vocabulary(runs)
-        else ["", "The vocabularies differ, so nats/token do not compare; bits per byte do."]
-    )
-    return _printed(parts)[1:] + note
+    note = "The vocabularies differ, so nats/token do not compare; bits per byte do."
+    return _printed(parts)[1:] + ([] if one_vocabulary(runs) else ["", note])
 
 
 def diff_json(runs: Sequence[RunContents]) -> dict[str, Any]:
