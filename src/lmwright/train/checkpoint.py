@@ -37,7 +37,6 @@ from lmwright.runs import (
     atomic_directory,
     atomic_write_json,
     atomic_write_text,
-    fsync_tree,
     read_json,
     verify_manifest,
 )
@@ -123,8 +122,6 @@ def save(
                 slices.write(average.tensors(), partial / STATE, "average", ranks)
             if ranks.first:
                 atomic_write_json(partial / STATE / "trainer.json", asdict(state))
-            else:
-                fsync_tree(partial)  # the first process does it for files of its own machine
     ranks.once(lambda: _conclude(run, state, keep))
     return final
 

@@ -22,6 +22,7 @@ from lmwright.model.language_model import LanguageModel
 from lmwright.runs import atomic_write_json
 from lmwright.train.ranks import Ranks
 from lmwright.train.sharded import is_sharded, whole
+from lmwright.train.slices import write_file
 
 if TYPE_CHECKING:
     from lmwright.text.tokenizer import Tokenizer
@@ -38,7 +39,7 @@ def write(model: LanguageModel, directory: Path, tokenizer: Tokenizer | None, ra
     file = f"model-{owners.index(ranks.rank) + 1:05d}-of-{len(owners):05d}.safetensors" if own else ""
     with ranks.together():
         if own:
-            weights.write(own, directory / file)
+            write_file(own, directory / file)
         if ranks.first:
             write_description(model.config, "float32", directory, tokenizer)
     told = ranks.gather([file, sum(tensor.nbytes for tensor in own.values()), list(own)])

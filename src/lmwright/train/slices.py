@@ -12,6 +12,7 @@ any number wrote, and none ever has more than its own rows. Knows nothing of opt
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -54,9 +55,16 @@ def write(tensors: Mapping[str, Tensor], directory: Path, name: str, ranks: Rank
     own = {key: own_part(tensor).detach() for key, tensor in tensors.items() if key in cut or ranks.first}
     if cut:
         own = {key: tensor.cpu().contiguous() for key, tensor in own.items()}
-        weights.write(own, directory / _file(name, ranks.rank, ranks.world_size))
+        write_file(own, directory / _file(name, ranks.rank, ranks.world_size))
     elif ranks.first:
-        weights.write(own, directory / f"{name}.safetensors")
+        write_file(own, directory / f"{name}.safetensors")
+
+
+def write_file(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors and force them to disk: the process that completes the directory may be on another machine."""
+    weights.write(tensors, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _file(name: str, rank: int, size: int) -> str:
