@@ -55,10 +55,7 @@ def summed_cross_entropy(
     total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
     with torch.no_grad():
         for places_C in _chunks(labels_N, model.config.vocab_size):
-            logits_CV = model.logits(hidden_ND[places_C][None], ctx)[0]
-            for logits_RV, labels_R in _groups(logits_CV, labels_N[places_C]):
-                nats_R, _, _ = _softmax_(widen(logits_RV), labels_R)
-                total += nats_R.double().sum()
+            total += _summed_nats_(model.logits(hidden_ND[places_C][None], ctx)[0], labels_N[places_C])
     return total, total
 
 
@@ -73,22 +70,20 @@ class _WithGradients(torch.autograd.Function):
         for_hidden, for_weight = ctx.needs_input_grad[:2]
         dhidden_ND = torch.zeros_like(hidden_ND) if for_hidden else None
         dweight_VD = torch.zeros_like(widen(weight_VD)) if for_weight else None
-        nats, penalty = [], []
+        total = penalty = hidden_ND.new_zeros((), dtype=widen(hidden_ND[:0]).dtype)
         for places_C in _chunks(labels_N, len(weight_VD)):
             hidden_CD = hidden_ND[places_C]
             logits_CV = F.linear(hidden_CD, cast_VD)
-            for logits_RV, labels_R in _groups(logits_CV, labels_N[places_C]):
-                nats_R, log_sum_R = _to_gradient_(logits_RV, labels_R, z_loss)
-                nats.append(nats_R)
-                penalty.append(z_loss * log_sum_R**2)
+            nats_C, log_sum_C = _to_gradient_(logits_CV, labels_N[places_C], z_loss)
+            total, penalty = total + nats_C.sum(), penalty + z_loss * (log_sum_C**2).sum()
             if dhidden_ND is not None:
                 dhidden_ND[places_C] = logits_CV @ cast_VD
             if dweight_VD is not None:
                 _add_product_(dweight_VD, logits_CV, hidden_CD)
+            del logits_CV  # or the next chunk's would be made beside them
         ctx.save_for_backward(dhidden_ND, None if dweight_VD is None else dweight_VD.to(weight_VD.dtype))
-        total = torch.cat(nats).sum()
         ctx.mark_non_differentiable(total)
-        return total + torch.cat(penalty).sum(), total
+        return total + penalty, total
 
     @staticmethod
     @once_differentiable
@@ -121,15 +116,26 @@ def _softmax_(logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor, Tens
     return (log_sum_R1 - label_R1)[:, 0], log_sum_R1[:, 0], sums_R1
 
 
-def _to_gradient_(logits_RV: Tensor, labels_R: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
-    """Turn logits into the gradient of nats + z by them, in place; return nats_R and log_sum_R."""
-    wide_RV = widen(logits_RV)  # themselves, where they are wide
-    nats_R, log_sum_R, sums_R1 = _softmax_(wide_RV, labels_R)
-    wide_RV.mul_((1.0 + 2.0 * z_loss * log_sum_R[:, None]) / sums_R1)
-    # In fp32, before rounding: a label's share near 1 leaves a gradient that bf16 would lose.
-    wide_RV.scatter_add_(1, labels_R[:, None], wide_RV.new_full((len(labels_R), 1), -1.0))
-    logits_RV.copy_(wide_RV)
-    return nats_R, log_sum_R
+def _summed_nats_(logits_CV: Tensor, labels_C: Tensor) -> Tensor:
+    """Return the sum in fp64; the logits are used up."""
+    groups = (_softmax_(widen(logits_RV), labels_R)[0] for logits_RV, labels_R in _groups(logits_CV, labels_C))
+    return torch.cat(list(groups)).double().sum()
+
+
+def _to_gradient_(logits_CV: Tensor, labels_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Turn logits into the gradient of nats + z by them, in place; return nats_C and log_sum_C."""
+    nats, log_sums = [], []
+    for logits_RV, labels_R in _groups(logits_CV, labels_C):
+        wide_RV = widen(logits_RV)  # themselves, where they are wide
+        nats_R, log_sum_R, sums_R1 = _softmax_(wide_RV, labels_R)
+        wide_RV.mul_((1.0 + 2.0 * z_loss * log_sum_R[:, None]) / sums_R1)
+        # In fp32, before rounding: a label's share near 1 leaves a gradient that bf16 would lose.
+        wide_RV.scatter_add_(1, labels_R[:, None], wide_RV.new_full((len(labels_R), 1), -1.0))
+        if wide_RV is not logits_RV:
+            logits_RV.copy_(wide_RV)
+        nats.append(nats_R)
+        log_sums.append(log_sum_R)
+    return torch.cat(nats), torch.cat(log_sums)
 
 
 def _add_product_(total_VD: Tensor, dlogits_CV: Tensor, hidden_CD: Tensor) -> None:
