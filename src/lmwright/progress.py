@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 DELAY_SECONDS = 2.0
 
 
+def note(text: str) -> None:
+    """Write a line to standard error, above any bar."""
+    import sys
+
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
 def bar(label: str, *, total: float | None, unit: str, initial: float = 0, shown: bool = True) -> tqdm[Any]:
     """Return a tqdm bar: `update(n)`, `set_postfix_str(text)`, usable as a context manager.
 

@@ -38,7 +38,7 @@ PARTIAL = ".partial-"
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENAMETOOLONG}
 # What a run directory may hold. Nothing else is ever removed, and no run is begun beside anything else.
 RUN_FILES = {
-    *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest", "best"),
+    *("config.json", "env.json", "plan.json", "metrics.jsonl", "checkpoints", "latest", "best", "trackers"),
     *("corpus.json", "evaluation.json", "samples.json", "verification.json", "model"),
     *("report.html", "summary.json"),
 }

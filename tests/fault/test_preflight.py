@@ -22,7 +22,8 @@ from lmwright.errors import ConfigError, DataError
 from lmwright.recipes import preflight
 from lmwright.recipes.pretrain import pretrain
 from lmwright.recipes.pretrain_config import PretrainConfig, resolve
-from lmwright.scaling.flops import count_parameters, training_memory
+from lmwright.scaling.flops import count_parameters
+from lmwright.scaling.memory import Run, training_memory
 from lmwright.train import machine
 
 
@@ -36,10 +37,15 @@ def config(corpus: Path, architecture: dict[str, Any] | None = None, **training:
 
 
 def memory(config: PretrainConfig) -> float:
-    """A plain estimate; activation checkpointing leaves a quarter of the activations."""
-    size = config.training.micro_batch_size or config.training.batch_size
-    parts = training_memory(config.architecture, size, config.data.context_length)
-    return parts.total - (0.75 * parts.activations if config.training.activation_checkpointing else 0.0)
+    """The estimate that the recipe takes, for a run in fp32."""
+    run = Run(
+        length=config.data.context_length,
+        batch_size=config.training.batch_size,
+        micro_batch_size=config.training.micro_batch_size,
+        precision="fp32",
+        recompute=config.training.activation_checkpointing,
+    )
+    return training_memory(config.architecture, run).total
 
 
 def check(

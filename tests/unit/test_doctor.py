@@ -69,6 +69,11 @@ def quiet(line: str) -> None:
     raise AssertionError(line)
 
 
+def known_peak(dtype: str, device: str, threads: int) -> float | None:
+    known = doctor.remembered()
+    return None if known is None else known.peak(dtype, device, threads)
+
+
 def test_it_measures_and_remembers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, path = torch.get_num_threads(), torch.get_float32_matmul_precision()
     found = doctor.examine(say=quiet)
@@ -161,18 +166,18 @@ def test_a_relative_cache_home_is_ignored_as_the_specification_has_it(
 def test_a_plan_takes_the_best_peak_ever_seen_of_the_path_that_training_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert doctor.peak_flops("fp32", "cpu", 2) is None
+    assert known_peak("fp32", "cpu", 2) is None
     monkeypatch.setattr(doctor, "measure", lambda identity: made_up(identity=identity))
     doctor.examine(say=quiet)
-    assert doctor.peak_flops("fp32", "cpu", 2) == 190e9
-    assert doctor.peak_flops("bf16", "cpu", 1) == 200e9
-    assert doctor.peak_flops("bf16", "cpu", 16) is None
-    assert doctor.peak_flops("bf16", "cuda", 1) is None
+    assert known_peak("fp32", "cpu", 2) == 190e9
+    assert known_peak("bf16", "cpu", 1) == 200e9
+    assert known_peak("bf16", "cpu", 16) is None
+    assert known_peak("bf16", "cuda", 1) is None
     later = [rate("flops", "bf16", 1, 150e9), rate("flops", "fp32 highest", 2, 99e9)]  # one slower, one faster
     monkeypatch.setattr(doctor, "measure", lambda identity: made_up(*later, identity=identity, matmul="highest"))
     assert doctor.examine(again=True, say=quiet).best("flops", "cpu", "bf16") == rate("flops", "bf16", 2, 380e9)
-    assert doctor.peak_flops("fp32", "cpu", 2) == 99e9
-    assert doctor.peak_flops("bf16", "cpu", 1) == 200e9
+    assert known_peak("fp32", "cpu", 2) == 99e9
+    assert known_peak("bf16", "cpu", 1) == 200e9
 
 
 def test_a_disturbed_round_decides_nothing() -> None:

@@ -77,6 +77,15 @@ class Machine:
         found = [rate for rate in self.rates if (rate.kind, rate.device, rate.what) == (kind, device, what)]
         return max(found, key=lambda rate: rate.best, default=None)
 
+    def peak(self, dtype: str, device: str, threads: int) -> float | None:
+        """Return the best FLOP/s ever seen for 'fp32' or 'bf16', the better path of fp32; None if none was taken.
+
+        On a shared machine this is the honest denominator of MFU: a plan takes the greater of it and its own
+        measurement.
+        """
+        what = f"fp32 {self.matmul}" if dtype == "fp32" else dtype
+        return self.peaks.get(peak_name(device, what, threads))
+
 
 def examine(*, again: bool = False, say: Say = print) -> Machine:
     """Return the machine from the cache, or measure it and keep it there; a few seconds.
@@ -93,16 +102,9 @@ def examine(*, again: bool = False, say: Say = print) -> Machine:
     return machine
 
 
-def peak_flops(dtype: str, device: str, threads: int) -> float | None:
-    """Return the best FLOP/s that the cache knows for 'fp32' or 'bf16', the better path of fp32; None if unknown.
-
-    On a shared machine the best ever seen is the honest denominator of MFU; a plan takes the greater of this and
-    its own measurement. Measures nothing, and keeps quiet about a cache that cannot be used.
-    """
-    known = recall(identify(), say=lambda line: None)
-    if known is None:
-        return None
-    return known.peaks.get(peak_name(device, f"fp32 {known.matmul}" if dtype == "fp32" else dtype, threads))
+def remembered() -> Machine | None:
+    """Return what the cache knows of this machine; measures nothing, and is quiet about a cache of no use."""
+    return recall(identify(), say=lambda line: None)
 
 
 def peak_name(device: str, what: str, threads: int) -> str:

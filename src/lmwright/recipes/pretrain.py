@@ -27,6 +27,7 @@ from lmwright.train.ranks import Ranks, of_environment, started
 
 if TYPE_CHECKING:
     from lmwright.recipes.pretrain_plan import Measured
+    from lmwright.train.trackers import Tracker
 
 Say = Callable[[str], None]
 
@@ -92,6 +93,7 @@ def pretrain(
             refuse_existing(out, RUN, force=force)
             planned = plan_run(settings, where, measured=measured, ranks=ranks)
             describe(planned, say)
+            _preflight(planned, out, say)
             run = stack.enter_context(RunDirectory.create(out, config=asdict(planned.config), force=force))
             atomic_write_json(run.path / "plan.json", planned.figures)
             return {"config": to_dict(planned.config), "figures": planned.figures}
@@ -221,10 +223,40 @@ def _train(
     if through and ranks.once(lambda: any(record["kind"] == "end" for record in run.metrics())):
         say(f"{run.path}: has finished its {state.step} steps; nothing is left to train")
         return state
-    final = train(job, state)
+    with contextlib.ExitStack() as closing:
+        with ranks.together():
+            if ranks.first:
+                job = replace(job, trackers=_open_trackers(config, run, say, closing))
+        final = train(job, state)
     if ranks.first:
         _compare(run, figures, say)
     return final
+
+
+def _open_trackers(
+    config: PretrainConfig, run: RunDirectory, say: Say, closing: contextlib.ExitStack
+) -> tuple[Tracker, ...]:
+    """Open the trackers that the run asks for, to be closed with `closing`."""
+    from lmwright.train.trackers import open_trackers
+
+    opened = open_trackers(config.training.trackers, run.path, to_dict(config), warn=say)
+    for tracker in opened:
+        closing.callback(tracker.close)
+    return opened
+
+
+def _preflight(planned: Planned, out: Path, say: Say) -> None:
+    """Refuse now what would end the run after an hour; say what is odd."""
+    from lmwright.recipes import preflight, pretrain_plan
+
+    corpus = Corpus.open(Path(planned.config.data.corpus), verify=True)
+    plan = sequences(planned.config, corpus)
+
+    def memory(config: PretrainConfig) -> float:
+        return pretrain_plan.memory(config, plan, planned.measured.processes).total
+
+    for line in preflight.check(planned.config, corpus, plan, out, memory=memory):
+        say(f"note          {line}")
 
 
 def _compare(run: RunDirectory, figures: Mapping[str, Any], say: Say) -> None:

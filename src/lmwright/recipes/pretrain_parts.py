@@ -10,7 +10,7 @@ from lmwright import objectives, seeds
 from lmwright.config import without_defaults
 from lmwright.data.build import Corpus
 from lmwright.errors import CheckpointError, DataError
-from lmwright.recipes import pretrain_plan
+from lmwright.recipes import pretrain_plan, watching
 from lmwright.recipes.pretrain_config import PretrainConfig
 from lmwright.recipes.sequences import sequences
 from lmwright.runs import RunDirectory
@@ -53,6 +53,10 @@ def build(
         )
         model = LanguageModel(config.architecture)
         model.init_weights(seeds.torch_generator(training.seed, "init"))
+        watch = None  # by the first process alone, of the model while it is whole
+        if ranks.first:
+            train = corpus.split("train")
+            watch = watching.watch(config, corpus, train, model, loader.documents_of, run.metrics())
     parallel = distribute(model, training.parallel, ranks, training.device)
     optimizer = parts.module("optimizers", training.optimizer).build(
         dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
@@ -88,6 +92,7 @@ def build(
         save=save,
         evaluate=_evaluation(config, corpus, parallel, average),
         average=average,
+        watch=watch,
         parallel=parallel,
         flops_per_token=figures["flops"]["per_token"],
         # The plan's are of all processes that it was made for.

@@ -7,7 +7,6 @@ memory the time is that of the exact FLOPs at a stated fraction of the measured 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -22,6 +21,7 @@ from lmwright.data.loader import Loader
 from lmwright.data.pack import PackPlan
 from lmwright.errors import ConfigError
 from lmwright.model.language_model import LanguageModel
+from lmwright.recipes import doctor
 from lmwright.recipes.pretrain_config import PretrainConfig
 from lmwright.scaling import flops
 from lmwright.scaling import memory as memories
@@ -55,6 +55,7 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
 
     ranks: the processes that will train. This one measures alone and takes the others to be as fast.
     """
+    known = doctor.remembered()  # before the number of threads changes, by which it knows the machine
     training = config.training
     device = resolve_device(training.device)
     precision = resolve(training.precision, device)
@@ -66,7 +67,7 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
     if training.threads == "auto" and ranks.several:
         torch.set_num_threads(_fair_threads(ranks))
     threads: dict[int, float] = {}
-    fits = _memory(config, plan, precision, device, ranks.world_size).total < _free_memory(device)
+    fits = memory(replace(config, training=settled), plan, ranks.world_size).total < machine.free_memory(device)
     trial = _Trial(replace(config, training=settled), plan) if fits else None
     if training.threads == "auto":
         if trial is not None and device == "cpu":
@@ -76,11 +77,18 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
     return Measured(
         config=replace(config, training=settled),
         step_seconds=None if trial is None else trial.step_seconds(rows, least),
-        peak_flops=machine.peak_flops(DTYPES[precision], device) * ranks.world_size,
+        peak_flops=_peak_flops(precision, device, known) * ranks.world_size,
         threads=threads,
         matmul_errors={} if matmul is None else matmul.errors,
         processes=ranks.world_size,
     )
+
+
+def _peak_flops(precision: str, device: str, known: doctor.Machine | None) -> float:
+    """Return the machine's best FLOP/s in the run's precision: measured now, or before by `lmwright doctor`."""
+    now = machine.peak_flops(DTYPES[precision], device)
+    before = None if known is None else known.peak(precision, device, torch.get_num_threads())
+    return max(now, before or 0.0)
 
 
 def adopt(config: PretrainConfig, measured: Measured) -> Measured:
@@ -167,7 +175,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     sequences = training.steps * training.batch_size
     total = flops.training_flops(architecture, length) * sequences
     alone = "" if measured.processes == 1 else f"; {measured.processes} processes, as if none waited for another"
-    memory = _memory(config, plan, training.precision, training.device, measured.processes)
+    estimate = memory(config, plan, measured.processes)
     if measured.step_seconds is not None:
         seconds = training.steps * measured.step_seconds
         basis = "steps x the least measured seconds of a real update, so on a machine that nothing else slows"
@@ -188,7 +196,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
             "six_nd_all_parameters": flops.six_nd(architecture, sequences * length, "chinchilla"),
             "six_nd_without_embeddings": flops.six_nd(architecture, sequences * length, "kaplan"),
         },
-        "memory_bytes": {**dataclasses.asdict(memory), "total": memory.total},
+        "memory_bytes": {**dataclasses.asdict(estimate), "total": estimate.total},
         "seconds": seconds,
         "seconds_basis": f"{basis}; evaluation and checkpoints not included{alone}",
         "processes": measured.processes,
@@ -200,33 +208,21 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
     }
 
 
-def _memory(
-    config: PretrainConfig, plan: PackPlan, precision: str, device: str, devices: int = 1
-) -> memories.StepMemory:
-    """Return the estimate of a step on each of `devices` devices."""
+def memory(config: PretrainConfig, plan: PackPlan, devices: int = 1) -> memories.StepMemory:
+    """Return the estimate of a step on each of `devices` devices; nothing is left to 'auto' in `config`."""
     training = config.training
     packed = config.data.packing == "documents"
     run = memories.Run(
         length=config.data.context_length,
         batch_size=training.batch_size,
         micro_batch_size=training.micro_batch_size,
-        precision=precision,
+        precision=training.precision,
         optimizer=training.optimizer["name"],
         recompute=training.activation_checkpointing,
         ema=training.ema_decay is not None,
         document=max(1, plan.split.num_tokens // plan.split.num_documents) if packed else None,
         devices=devices,
         parallel=training.parallel,
-        device=device,
+        device=training.device,
     )
     return memories.training_memory(config.architecture, run)
-
-
-def _free_memory(device: str) -> float:
-    if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return 1024.0 * int(line.split()[1])
-    return math.inf  # unknown: try it

@@ -30,6 +30,10 @@ from lmwright.train.precision import DTYPES
 from lmwright.train.sharded import whole
 
 
+class NoTargetError(DataError):
+    """A batch has no label to train on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gradient:
     """What a batch gave; the gradient itself lies in the parameters, divided and clipped.
@@ -73,7 +77,7 @@ def compute(
     dropout: gives the random stream of a micro-batch by the place of its first row in the whole batch, or None for
     no dropout. recompute: blocks are computed again in the backward pass, which takes time and saves memory.
     parallel: how the model is shared, if it is; then `batch` is this process's part, as the loader cuts it, of
-    `batch_size` rows. Raises DataError if the whole batch has no target.
+    `batch_size` rows. Raises NoTargetError if the whole batch has no target.
     """
     parallel = Parallel(model) if parallel is None else parallel
     ranks, rows = parallel.ranks, batch_size or len(batch.ids_BT)
@@ -108,7 +112,7 @@ def compute(
     told = ranks.gather({"losses": losses, "count": count, "norm": norm, "metrics": metrics})
     count = sum(one["count"] for one in told)
     if count == 0:
-        raise DataError("a batch has no label to train on: every position is ignored")
+        raise NoTargetError("a batch has no label to train on: every position is ignored")
     # The first process's norm, for all: machines may differ in the last bit, and their weights would drift apart.
     norm = scale_and_clip(model.parameters(), 1.0 / count, clip_norm, norm=told[0]["norm"])
     return Gradient(

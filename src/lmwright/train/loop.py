@@ -11,7 +11,7 @@ of them know, and the first one writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +21,14 @@ import torch
 
 from lmwright import progress, seeds
 from lmwright.data.batch import Batch
-from lmwright.errors import CheckpointError, Interrupted, LmwrightError
+from lmwright.errors import CheckpointError, DataError, Interrupted, LmwrightError
 from lmwright.model.language_model import LanguageModel
 from lmwright.objectives import Objective
 from lmwright.runs import RunDirectory
 from lmwright.train import gradient
 from lmwright.train.checkpoint import State, name_of
 from lmwright.train.config import TrainConfig
+from lmwright.train.diagnosis import Finding, Update, Watch, no_target
 from lmwright.train.log import Clock, Log
 from lmwright.train.machine import current_memory, peak_memory
 from lmwright.train.optimizers import Optimizer
@@ -64,7 +65,8 @@ class Job:
 
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
     it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
-    average: follows the weights, where the run keeps one. trackers: are told each record of the log.
+    average: follows the weights, where the run keeps one. trackers: are told each record of the log. watch: finds
+    causes of trouble in what it is shown.
     parallel: how several processes share the model; None is one process.
     flops_per_token, peak_flops: for the log's MFU. go_on: the command that resumes the run, for whoever stops it.
     """
@@ -79,6 +81,7 @@ class Job:
     evaluate: Callable[[], Mapping[str, float]] | None = None
     average: WeightAverage | None = None
     trackers: tuple[Tracker, ...] = ()
+    watch: Watch | None = None
     parallel: Parallel | None = None
     flops_per_token: float
     peak_flops: float
@@ -111,6 +114,8 @@ def train(job: Job, state: State) -> State:
         precision=config.precision,
         processes=job.ranks.world_size,
     )
+    if job.watch is not None:
+        _tell(job, log, job.watch.start())
     memory = current_memory(config.device)
     shown = progress.bar("train", total=config.steps, unit="step", initial=state.step, shown=job.ranks.first)
     with StopSignals(job.ranks) as stop, shown as bar:
@@ -143,18 +148,7 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
             with job.ranks.together():
                 batch = job.loader.next_batch()
             stop.agree()
-            found = gradient.compute(
-                job.model,
-                job.objective,
-                batch.to(config.device),
-                micro_batch_size=config.micro_batch_size or config.batch_size,
-                precision=config.precision,
-                clip_norm=config.clip_norm,
-                dropout=lambda row: _dropout(job, state.step, row),
-                recompute=config.activation_checkpointing,
-                parallel=job.parallel,
-                batch_size=config.batch_size if job.ranks.several else None,
-            )
+            found = _gradient(job, state.step, batch)
         if not found.finite:
             _refuse_damaged(job, state.step, log, saved)  # then no document is to blame
             _refuse(job, state.step, batch, found, log)
@@ -164,8 +158,51 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
     state = state.after(tokens=found.count, seconds=log.clock.spent, loader=job.loader.state_dict())
     log.add(found.loss_sum, found.count, found.metrics)
     if state.step % config.log_every == 0 or state.step == config.steps:
-        log.step(state.step, lr=config.lr(state.step - 1), grad_norm=found.norm, tokens=state.tokens)
-    return state, found.loss_sum / found.count
+        log.step(state.step, lr=job.optimizer.rate, grad_norm=found.norm, tokens=state.tokens)
+    loss = found.loss_sum / found.count
+    if job.watch is not None:
+        update = Update(
+            step=state.step,
+            loss=loss,
+            grad_norm=found.norm,
+            lr=job.optimizer.rate,
+            count=found.count,
+            positions=config.batch_size * batch.ids_BT.shape[1],
+            sample_ids=batch.sample_ids,
+        )
+        _tell(job, log, job.watch.after(update))
+    return state, loss
+
+
+def _gradient(job: Job, step: int, batch: Batch) -> gradient.Gradient:
+    """Leave the batch's gradient in the parameters. Raises DataError that names documents if none has a label."""
+    config = job.config
+    try:
+        return gradient.compute(
+            job.model,
+            job.objective,
+            batch.to(config.device),
+            micro_batch_size=config.micro_batch_size or config.batch_size,
+            precision=config.precision,
+            clip_norm=config.clip_norm,
+            dropout=lambda row: _dropout(job, step, row),
+            recompute=config.activation_checkpointing,
+            parallel=job.parallel,
+            batch_size=config.batch_size if job.ranks.several else None,
+        )
+    except gradient.NoTargetError:
+        positions = config.batch_size * batch.ids_BT.shape[1]
+        error = DataError(no_target(step + 1, positions, job.loader.documents_of(batch.sample_ids)))
+        error.told = not job.ranks.first
+        raise error from None
+
+
+def _tell(job: Job, log: Log, findings: Iterable[Finding]) -> None:
+    """Log findings, and say them at once."""
+    for found in findings:
+        log.write("finding", found.step, name=found.name, message=found.message, **found.facts)
+        if job.ranks.first:
+            progress.note(f"lmwright: step {found.step}: {found.message}")
 
 
 def _dropout(job: Job, step: int, row: int) -> torch.Generator | None:

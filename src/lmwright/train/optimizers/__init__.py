@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Protocol):
-    """What the loop asks of an optimiser."""
+    """What the loop asks of an optimiser. rate: the learning rate of the last update, 0 before the first."""
+
+    rate: float
 
     def step(self, factor: float) -> None:
         """Update every parameter that has a gradient, at `factor` times its peak rate."""

@@ -58,6 +58,7 @@ class AdamW:
     ) -> None:
         import torch
 
+        self.rate, self._peak = 0.0, settings.lr
         self._parameters = dict(parameters)
         alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for name, parameter in sorted(self._parameters.items()):
@@ -73,6 +74,7 @@ class AdamW:
 
     def step(self, factor: float) -> None:
         """Update every parameter that has a gradient, at `factor` times its peak rate."""
+        self.rate = self._peak * factor
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.step()

@@ -88,6 +88,7 @@ class Muon:
         settings: Settings,
         group_of: Mapping[str, GroupConfig],
     ) -> None:
+        self.rate = 0.0
         self._settings = settings
         self._matrices = {name: this for name, this in parameters.items() if is_hidden(name, this)}
         self._state: dict[str, dict[str, torch.Tensor]] = {}
@@ -102,6 +103,7 @@ class Muon:
 
     def step(self, factor: float) -> None:
         """Update every parameter that has a gradient, at `factor` times its peak rate."""
+        self.rate = self._settings.lr * factor
         self._others.step(factor)
         for (peak, decay, _), names in self._alike.items():
             if given := [name for name in names if self._matrices[name].grad is not None]:
