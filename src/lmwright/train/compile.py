@@ -5,7 +5,7 @@ backward, in their own precision. They are small, and one compiled kernel serves
 and not minutes. Products and attention are left to the libraries that have tuned kernels for them: compiled whole,
 a block gained less and took longer to compile.
 
-Only where gradients are enabled: evaluation and generation have ever other shapes, each of which would be compiled.
+Only where gradients are enabled: evaluation and generation have ever other shapes, each to be compiled anew.
 The kernels depend on shapes, dtype and number of threads alone, not on what ran before: a resume is bitwise.
 """
 
