@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lmwright.model.checkpoint import load_model
 from lmwright.objectives import causal
 from lmwright.recipes import pretrain as recipe
 from lmwright.runs import RunDirectory
+from lmwright.train import ranks
 from lmwright.train.optimizers.adamw import AdamW
 
 Chosen = dict[str, Any]
@@ -140,6 +142,8 @@ def failing(corpus: Path, work: Path, mode: str) -> dict[str, Any]:
 
         def work_of(rank: int, place: Path = place, spoil: Callable[[int], None] = spoil) -> None:
             real = recipe._train
+            if spoil is hang:
+                ranks.TIMEOUT = timedelta(seconds=PATIENCE)
 
             def train(*arguments: Any) -> Any:
                 spoil(rank)
@@ -231,6 +235,16 @@ def err(rank: int) -> None:
         at_call(AdamW, "step", 5, act)
 
 
+def hang(rank: int) -> None:
+    def act(real: Any, *arguments: Any) -> Any:
+        time.sleep(4 * PATIENCE)  # its GPU hangs, or its disk
+        os._exit(0)
+
+    if rank == 1:
+        at_call(AdamW, "step", 5, act)
+
+
+PATIENCE = 3  # seconds
 SPOILED: dict[str, Callable[[int], None]] = {
     "batch": refuse_batch,
     "disk": refuse_disk,
@@ -238,6 +252,7 @@ SPOILED: dict[str, Callable[[int], None]] = {
     "signal": stop,
     "killed": die,
     "mistake": err,
+    "hung": hang,
 }
 SCENARIOS = {"worlds": other_worlds, "failing": failing}
 

@@ -80,7 +80,7 @@ def test_what_fails_on_one_process_ends_all(mode: str, corpus: Path, tmp_path: P
     assert found["disk"]["kept"] == ["step-000003"]
     assert found["nonfinite"]["last"]["documents"]
     assert found["signal"]["kept"] == ["step-000003", "step-000005"]
-    for name in ("killed", "mistake"):
+    for name in ("killed", "mistake", "hung"):
         kind, message, told, _ = found[name]["ranks"][0]
         assert (kind, told) == ("ProcessLost", False)
         assert "go on with --resume" in message
@@ -130,7 +130,9 @@ def test_torchrun_trains_from_the_same_run_file_and_one_process_goes_on(corpus: 
     ("given", "expected"),
     [
         ({}, SINGLE),
+        ({"WORLD_SIZE": "1"}, SINGLE),
         ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, Ranks(1, 4, 1, 2)),
+        ({"RANK": "1", "WORLD_SIZE": "4", "MASTER_PORT": ""}, None),
         ({"RANK": "4", "WORLD_SIZE": "4"}, None),
         ({"RANK": "x", "WORLD_SIZE": "4"}, None),
         ({"WORLD_SIZE": "2"}, None),
@@ -141,7 +143,7 @@ def test_processes_are_numbered_by_torchrun(
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", **given}.items():
         monkeypatch.setenv(name, value)
     if expected is not None:
         assert of_environment() == expected

@@ -49,7 +49,7 @@ CASES: list[dict[str, Any]] = [
     {},
     {"micro": 3, "clip": 0.5},
     {"batch": 5, "micro": 1, "clip": 0.5},
-    {"batch": 9, "micro": 2, "masked": True},
+    {"batch": 9, "micro": 2, "masked": True, "recompute": True, "tied": False},
     {"micro": 7, "z_loss": 0.01, "dropout": 0.2, "batch": 28},
     {"optimizer": "muon", "micro": 6, "clip": 1.0},
 ]
@@ -99,6 +99,7 @@ def train(case: dict[str, Any], mode: Any, ranks: Ranks) -> dict[str, torch.Tens
             precision="fp32",
             clip_norm=case.get("clip"),
             dropout=lambda row, step=step: torch_generator(0, step, row) if "dropout" in case else None,
+            recompute=case.get("recompute", False),
             parallel=parallel,
             batch_size=rows,
         )

@@ -1,8 +1,9 @@
 """The processes of one run: who this one is, and how they agree. Torch is imported only where there are several.
 
-torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without it there is one process, and nothing here
-costs or changes anything. Everything small that processes tell each other is JSON in a tensor of bytes, gathered
-by gloo on the CPU, in the order of ranks: nothing is pickled, and a number arrives with all its bits.
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and where the first process listens; without it there
+is one process, and nothing here costs or changes anything. Everything small that processes tell each other is JSON
+in a tensor of bytes, gathered by gloo on the CPU, in the order of ranks: nothing is pickled, and a number arrives
+with all its bits.
 
 A process that fails alone would leave the others waiting for it. So what can fail on one is done in `together`,
 where all fail with its message; one that is gone altogether ends the others with `ProcessLost`.
@@ -137,25 +138,27 @@ def _rebuilt(number: int, note: Sequence[str]) -> LmwrightError:
 def of_environment() -> Ranks:
     """Return this process as torchrun numbered it. Raises ConfigError for numbers that cannot be."""
     given = {name: os.environ.get(name, "") for name in _VARIABLES}
-    if not given["WORLD_SIZE"]:
+    if given["WORLD_SIZE"] in ("", "1"):
         return SINGLE
     try:
         rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
         local, local_size = int(given["LOCAL_RANK"] or rank), int(given["LOCAL_WORLD_SIZE"] or size)
     except ValueError:
         rank, size, local, local_size = -1, 0, 0, 0
-    if not (0 <= rank < size and 0 <= local < local_size <= size):
+    met = all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if not (met and 0 <= rank < size and 0 <= local < local_size <= size):
         shown = ", ".join(f"{name} = {value!r}" for name, value in given.items())
         raise ConfigError(f"environment: {shown} do not number the processes of a run; start it by torchrun")
     return Ranks(rank, size, local, local_size)
 
 
 @contextlib.contextmanager
-def started(device: str = "auto") -> Iterator[Ranks]:
-    """Join the processes of the run, for the time of the block; device: as in the run's settings.
+def started() -> Iterator[Ranks]:
+    """Join the processes of the run, for the time of the block.
 
-    On GPUs tensors go by NCCL, which could not be tried here; each process takes the GPU of its local rank.
-    Raises ProcessLost if another process ends or does not answer within TIMEOUT.
+    Where each process of a machine can have a GPU, it takes that of its local rank, and tensors there go by NCCL,
+    which could not be tried where this was written. Raises ProcessLost if another process ends or does not answer
+    within TIMEOUT.
     """
     ranks = of_environment()
     if not ranks.several:
@@ -164,25 +167,25 @@ def started(device: str = "auto") -> Iterator[Ranks]:
     import torch
     from torch import distributed
 
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= ranks.local_size
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)
+    lost = True  # until all went well
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
         distributed.init_process_group(backend, timeout=TIMEOUT)
         yield ranks
+        lost = False
     except RuntimeError as error:
         if not _is_lost(error):
             raise
-        lost = ProcessLost(
+        raise ProcessLost(
             "another process of this run has ended or does not answer; what was saved is untouched. Its own "
             f"message says why; then go on with --resume ({' '.join(str(error).split())[:120]})"
-        )
-        lost.told = False
-        raise lost from error
+        ) from error
     finally:
-        # An NCCL group whose member is gone may never be destroyed; the end of the process does it.
-        if distributed.is_initialized() and not on_gpu:
+        # Destroying an NCCL group waits for members that may be gone; the end of a process that failed does it.
+        if distributed.is_initialized() and not (lost and on_gpu):
             distributed.destroy_process_group()
 
 
