@@ -21,7 +21,7 @@ from lmwright.data.loader import Loader
 from lmwright.data.pack import PackPlan
 from lmwright.errors import ConfigError
 from lmwright.model.language_model import LanguageModel
-from lmwright.recipes import doctor
+from lmwright.recipes import doctor, memory_plan
 from lmwright.recipes.pretrain_config import PretrainConfig
 from lmwright.scaling import flops
 from lmwright.scaling import memory as memories
@@ -210,19 +210,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
 
 def memory(config: PretrainConfig, plan: PackPlan, devices: int = 1) -> memories.StepMemory:
     """Return the estimate of a step on each of `devices` devices; nothing is left to 'auto' in `config`."""
-    training = config.training
     packed = config.data.packing == "documents"
-    run = memories.Run(
-        length=config.data.context_length,
-        batch_size=training.batch_size,
-        micro_batch_size=training.micro_batch_size,
-        precision=training.precision,
-        optimizer=training.optimizer["name"],
-        recompute=training.activation_checkpointing,
-        ema=training.ema_decay is not None,
-        document=max(1, plan.split.num_tokens // plan.split.num_documents) if packed else None,
-        devices=devices,
-        parallel=training.parallel,
-        device=training.device,
-    )
+    document = max(1, plan.split.num_tokens // plan.split.num_documents) if packed else None
+    run = memory_plan.run_of(config, devices=devices, document=document)
     return memories.training_memory(config.architecture, run)

@@ -1,0 +1,137 @@
+"""`lmwright plan`: what a run will need, worked out before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lmwright.recipes.memory_plan import MemoryPlan
+
+PLACES = {
+    "context": ("data", "context_length"),
+    "batch_size": ("training", "batch_size"),
+    "micro_batch_size": ("training", "micro_batch_size"),
+    "precision": ("training", "precision"),
+    "device": ("training", "device"),
+    "parallel": ("training", "parallel"),
+    "activation_checkpointing": ("training", "activation_checkpointing"),
+}
+GIGA = 1e9
+
+
+@click.group()
+def command() -> None:
+    """Work out what a run will need, before anything is run."""
+
+
+@command.command()
+@click.argument("settings", nargs=-1, metavar="[RUN.toml] [KEY=VALUE]...")
+@click.option("--model", type=click.Path(path_type=Path), help="Model directory or config.json.")
+@click.option(
+    "--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Devices that share the work."
+)
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Their kind."
+)
+@click.option("--parallel", type=click.Choice(["ddp", "fsdp"]), help="A copy of the model on each, or a part.")
+@click.option("--batch-size", type=int, help="Sequences in an update, over all devices; by default one for each.")
+@click.option("--micro-batch-size", type=int, help="Sequences that a device computes at once.")
+@click.option("--context", type=int, help="Tokens in a sequence.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Of the matrix products.")
+@click.option("--optimizer", help="Name of the optimiser.")
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing", default=None, help="Compute blocks again."
+)
+@click.option("--bandwidth", type=float, help="GB/s that a device sends; gives seconds.")
+@click.option("--peak", type=float, help="TFLOP/s of a device at best; gives seconds.")
+@click.option(
+    "--utilisation", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True,
+    help="Share of --peak that is reached.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, in bytes.")
+def memory(
+    settings: tuple[str, ...],
+    model: Path | None,
+    gpus: int,
+    optimizer: str | None,
+    bandwidth: float | None,
+    peak: float | None,
+    utilisation: float,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Show the memory of a training step on each device, and what the devices send each other.
+
+    The model is that of --model, of a run file, or of settings such as architecture.hidden_size=4096.
+    """
+    import json
+
+    from lmwright.recipes import memory_plan
+
+    for name, value in (("--bandwidth", bandwidth), ("--peak", peak)):
+        if value is not None and not 0 < value < float("inf"):
+            raise click.UsageError(f"{name} {value}: must be a number above 0")
+    tree, where = _gather(settings, flags, optimizer)
+    config = memory_plan.describe(tree, where, model=model, devices=gpus)
+    planned = memory_plan.plan(config, devices=gpus)
+    seconds = planned.seconds(
+        bandwidth=None if bandwidth is None else bandwidth * GIGA,
+        peak=None if peak is None else peak * 1e12,
+        utilisation=utilisation,
+    )
+    if as_json:
+        click.echo(json.dumps({**planned.figures(), "seconds": seconds}, indent=2))
+        return
+    _show(planned, seconds)
+
+
+def _gather(settings: tuple[str, ...], flags: dict[str, Any], optimizer: str | None) -> tuple[dict[str, Any], str]:
+    """Lay file, settings and flags over each other; return the tree and what to call it."""
+    from lmwright.config import apply_overrides, load_toml, merge
+
+    paths = [word for word in settings if "=" not in word]
+    if len(paths) > 1:
+        raise click.UsageError(f"one run file at most, got {', '.join(paths)}; settings are written key=value")
+    tree = load_toml(Path(paths[0])) if paths else {}
+    tree = apply_overrides(tree, [word for word in settings if "=" in word])
+    for name, value in flags.items():
+        if value is not None:
+            table, key = PLACES[name]
+            tree = merge(tree, {table: {key: value}})
+    if optimizer is not None:
+        tree = {**tree, "training": {**tree.get("training", {}), "optimizer": {"name": optimizer}}}
+    return tree, paths[0] if paths else "command line"
+
+
+def _show(planned: MemoryPlan, seconds: dict[str, float]) -> None:
+    figures, run = planned.figures(), planned.run
+    mode = f" ({run.parallel})" if run.devices > 1 else ""
+    again = ", blocks recomputed" if run.recompute else ""
+    click.echo(f"model          {figures['parameters']:,} parameters")
+    click.echo(
+        f"update         {run.batch_size:,} sequences of {run.length:,} tokens on {run.devices:,} "
+        f"device{'s' if run.devices > 1 else ''}{mode}, {run.sequences:,} at once, "
+        f"{run.precision}, {run.optimizer}{again}"
+    )
+    click.echo("\nGB on each device at each moment of a step (1 GB = 10^9 bytes)")
+    click.echo(f"{'':<15}" + "".join(f"{name:>10}" for name in planned.moments))
+    by_moment = figures["memory_bytes"]
+    for part in next(iter(by_moment.values())):
+        sizes = [by_moment[name][part] for name in planned.moments]
+        if any(sizes):
+            click.echo(f"{part:<15}" + "".join(f"{size / GIGA:>10.3f}" for size in sizes))
+    click.echo(f"most           {figures['peak_bytes'] / GIGA:.3f} GB, at {planned.peak!r}; allocators add to it")
+    click.echo(
+        f"by convention  {figures['zero_convention_bytes'] / GIGA:.3f} GB of weights, gradients and optimiser at "
+        "16 bytes a parameter (ZeRO)"
+    )
+    sent = ", ".join(
+        f"{name.replace('_', '-')} {size / GIGA:.3f}" for name, size in figures["sent_bytes"].items() if size
+    )
+    click.echo(f"\nsent           {sent or 'nothing'} GB by each device in an update")
+    click.echo(f"computed       {planned.flops / 1e12:,.2f} TFLOP by each device in an update")
+    for name, value in seconds.items():
+        click.echo(f"{name:<15}{value:.3f} s")
