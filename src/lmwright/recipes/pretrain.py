@@ -106,7 +106,8 @@ def pretrain(
 def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, say: Say = print) -> State:
     """Go on with the run in `out` from its newest sound checkpoint, or from its start if it has none yet.
 
-    The final weights equal, bit by bit, those of a run that was never interrupted.
+    The final weights equal, bit by bit, those of a run that was never interrupted; where the number of processes
+    changed, all but for rounding.
     corpus: where its corpus lies now, if it was moved.
     Raises DataError if there is no run, CheckpointError if what is there cannot be continued.
     """
@@ -185,6 +186,8 @@ def _moved(config: PretrainConfig, corpus: Path, start: Path | None, run: RunDir
 def describe(planned: Planned, say: Say) -> None:
     """Say what was decided and what it will cost."""
     training, figures = planned.config.training, planned.figures
+    if planned.measured.processes > 1:
+        say(f"processes     {planned.measured.processes} ({training.parallel})")
     tried = ", ".join(f"{seconds:.3g} s with {n}" for n, seconds in planned.measured.threads.items())
     say(f"threads       {training.threads}" + (f" (a micro-batch takes {tried})" if tried else ""))
     errors = ", ".join(f"{path} {error:.1e}" for path, error in planned.measured.matmul_errors.items())
