@@ -104,6 +104,17 @@ def test_the_batch_size_changes_no_byte(models: Path, text: Path) -> None:
         assert compress.decompress_bytes(opened, *found, batch_size=size) == TEXT
 
 
+def test_more_streams_than_tokens_are_as_many_as_tokens(models: Path, text: Path, capsys) -> None:
+    text.write_bytes(b"the cat")
+    code, out, _ = call(capsys, "compress", text, "--model", models / "run", "--streams", 1000, "--json")
+    facts = json.loads(out)
+    assert (code, facts["streams"]) == (0, facts["tokens"])
+    assert call(capsys, "decompress", f"{text}.lmz", "--model", models / "run", "--force")[0] == 0
+    assert text.read_bytes() == b"the cat"
+    with pytest.raises(ConfigError, match="streams = 0"):
+        compress.compress_bytes(open_model(models / "run"), TEXT, streams=0)
+
+
 def test_an_export_of_the_model_reads_what_the_run_wrote(models: Path) -> None:
     assert lm.load(models / "export").decompress(lm.load(models / "run").compress(TEXT)) == TEXT
 

@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Streams at a time; same file."
 )
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    help="Parts that are decoded side by side: up to 16 are faster, each costs some bytes.  [default: by size]",
+)
 @click.option("--force", is_flag=True, help="Replace the file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-def command(file: Path, model: Path, out: Path | None, batch_size: int, force: bool, as_json: bool) -> None:
+def command(
+    file: Path, model: Path, out: Path | None, batch_size: int, streams: int | None, force: bool, as_json: bool
+) -> None:
     """Compress FILE with a language model, without loss, whatever its bytes are.
 
     The new file is as long as the model's loss on FILE, and the same model is needed to get FILE back: see
@@ -31,7 +38,9 @@ def command(file: Path, model: Path, out: Path | None, batch_size: int, force: b
     """
     from lmwright.recipes.compress import compress
 
-    path, made, xz_bytes = compress(file, model, out, batch_size=batch_size, force=force, warn=warn)
+    path, made, xz_bytes = compress(
+        file, model, out, batch_size=batch_size, streams=streams, force=force, warn=warn
+    )
     facts = {"file": str(file), "out": str(path), "model": str(model), **made.to_dict(), "xz_bytes": xz_bytes}
     click.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else _table(path, made, xz_bytes))
 

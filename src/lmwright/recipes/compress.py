@@ -95,6 +95,7 @@ def compress(
     out: Path | None = None,
     *,
     batch_size: int = BATCH_SIZE,
+    streams: int | None = None,
     force: bool = False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[Path, Compressed, int]:
@@ -106,7 +107,8 @@ def compress(
     refuse_existing_file(file, out, force=force)
     directory = find_model(model, warn=warn)
     data = read_file(file, MOST_BYTES)
-    made = compress_bytes(open_model(directory, warn=warn), data, batch_size=batch_size, progress=True)
+    opened = open_model(directory, warn=warn)
+    made = compress_bytes(opened, data, streams=streams, batch_size=batch_size, progress=True)
     write_file(file, out, made.data, force=force)
     return out, made, len(lzma.compress(data, preset=XZ_PRESET))
 
@@ -154,7 +156,9 @@ def compress_bytes(
     from lmwright.decode.coding.adaptive import encode_bytes
     from lmwright.decode.coding.streams import Windows, arithmetic, encode_tokens
 
-    _require_batch(batch_size)
+    _require_count("batch_size", batch_size)
+    if streams is not None:
+        _require_count("streams", streams)
     if len(data) > MOST_BYTES:
         raise RequestError(f"compress: {len(data)} bytes; at most {MOST_BYTES} are taken: cut them into parts")
     codec = _codec(opened)
@@ -217,7 +221,7 @@ def decompress_bytes(
     from lmwright.decode.coding.adaptive import decode_bytes
     from lmwright.decode.coding.streams import Windows, arithmetic, decode_tokens
 
-    _require_batch(batch_size)
+    _require_count("batch_size", batch_size)
     header, coded_raw, coded = unpack(data, where)
     codec = _codec(opened)
     require_model(header, opened, where)
@@ -273,6 +277,6 @@ def _threads(network: LanguageModel) -> int:
     return 1 if network.num_parameters() < ONE_THREAD else min(torch.get_num_threads(), MOST_THREADS)
 
 
-def _require_batch(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ConfigError(f"batch_size = {batch_size!r}: must be a whole number of at least 1")
+def _require_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} = {value!r}: must be a whole number of at least 1")
