@@ -117,3 +117,13 @@ def test_it_is_torch_free() -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_docs_show_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    shell, shown = text.split("```sh\n")[1].split("```\n")[0], text.split("```\n")[2]
+    words = shell.replace("\\\n", " ").split()
+    assert words.pop(0) == "lmwright"
+    assert run(words) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert printed == [line.rstrip() for line in shown.splitlines()]
