@@ -31,6 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stranger")
     library = Path(sysconfig.get_paths()["stdlib"])
     shutil.copytree(library / "email", folder / "notes", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "letter.txt").write_text("Dear reader,\nthis letter is short.\n" * 3)
     return folder
 
 
@@ -43,6 +44,7 @@ def test_every_command_and_the_python_example_run(place: Path, monkeypatch: pyte
     for line in commands():
         more = ["--steps", "4", "--vocab-size", "400"] if line[0] == "quickstart" else []
         assert cli.run([*line, *more]) == 0, (line, capsys.readouterr().err)
+    assert (place / "letter-again.txt").read_bytes() == (place / "letter.txt").read_bytes()
     [example] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
