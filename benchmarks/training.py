@@ -3,7 +3,8 @@
 Two GPT-2 shapes with a character vocabulary, batch 16: 10.6M parameters (6 layers, 6 heads, 384 wide, context 256)
 and 0.8M (4 layers, 4 heads, 128 wide, context 64). Both sides start from the same weights and see the same
 batches. Ours runs the package's own loop with its log, the peer a plain loop with torch.optim.AdamW and clipping.
-The candidates of a shape, each a process of its own under this one, take turns of a few steps.
+The candidates of a shape, each a process of its own under this one, take turns of a few steps. Compiled means
+`training.compile` for ours and torch.compile of the whole model for the peer; the notes say what it takes.
 
 python -m benchmarks.training [--rounds N] [--profile NAME]
 """
@@ -28,10 +29,14 @@ from benchmarks.harness import alternate, row, write
 
 # name: layers, heads, width, context, steps a turn
 SHAPES = {"10.6M": (6, 6, 384, 256, 4), "0.8M": (4, 4, 128, 64, 40)}
-TARGETS = {"10.6M": (1.0, 2.9), "0.8M": (1.0, 1.4)}
+# shape: at least so many times the peer in fp32 for: fp32, bf16, bf16 compiled; and the last of the peer in bf16
+TARGETS = {"10.6M": (1.0, 2.9, 3.7, 1.3), "0.8M": (1.0, 1.4, None, None)}
 BATCH = 16
 VOCABULARY = 65
-CANDIDATES = ("peer fp32", "ours fp32", "peer bf16", "ours bf16")
+CANDIDATES = (
+    *("peer fp32", "ours fp32", "peer bf16", "ours bf16"),
+    *("peer bf16 compiled", "ours bf16 compiled"),
+)
 
 
 def characters() -> Any:
@@ -76,13 +81,14 @@ class Batches:
 class Ours:
     """The package's loop, a few steps at a time."""
 
-    def __init__(self, shape: str, text: Any, precision: str, start: Path) -> None:
+    def __init__(self, shape: str, text: Any, precision: str, compiled: bool, start: Path) -> None:
         import torch
 
         from lmwright.model.checkpoint import load_model
         from lmwright.objectives import causal
         from lmwright.runs import RunDirectory
         from lmwright.train.checkpoint import State
+        from lmwright.train.compile import compile_model
         from lmwright.train.config import TrainConfig
         from lmwright.train.loop import Job
         from lmwright.train.machine import keep_memory
@@ -92,6 +98,8 @@ class Ours:
         self.steps = SHAPES[shape][4]
         self.state = State()
         model = load_model(start)
+        if compiled:
+            compile_model(model)
         self.run = RunDirectory.create(Path(tempfile.mkdtemp()) / "run", config={})
         self.settings: dict[str, Any] = {
             "batch_size": BATCH,
@@ -133,12 +141,14 @@ class Ours:
 class Peer:
     """transformers' GPT2LMHeadModel in a plain loop, in fp32 or under bf16 autocast."""
 
-    def __init__(self, shape: str, text: Any, precision: str, start: Path) -> None:
+    def __init__(self, shape: str, text: Any, precision: str, compiled: bool, start: Path) -> None:
         import torch
         from transformers import GPT2LMHeadModel
 
         self.steps, self.bf16, self.found = SHAPES[shape][4], precision == "bf16", list[float]()
         self.model = GPT2LMHeadModel.from_pretrained(start, dtype=torch.float32)
+        if compiled:
+            self.model.compile()
         self.batches = Batches(text, SHAPES[shape][3])
         self.parameters = list(self.model.parameters())
         groups = [
@@ -190,9 +200,9 @@ def start_weights(shape: str, place: Path) -> Path:
 
 def build(shape: str, name: str, start: Path) -> Any:
     """Build one candidate from the common weights."""
-    side, precision = name.split()
+    side, precision, *compiled = name.split()
     kinds: dict[str, Callable[..., Any]] = {"ours": Ours, "peer": Peer}
-    return kinds[side](shape, characters(), precision, start)
+    return kinds[side](shape, characters(), precision, bool(compiled), start)
 
 
 def serve(shape: str, name: str, start: Path, pipe: Connection) -> None:
@@ -230,15 +240,17 @@ class Remote:
 def compare(shape: str, rounds: int) -> dict[str, Any]:
     """Let the candidates of a shape take turns; return tokens/s by candidate and the losses they ended with."""
     start = start_weights(shape, Path(tempfile.mkdtemp()))
-    built = {name: Remote(shape, name, start) for name in CANDIDATES}
-    for candidate in built.values():
-        candidate.turn()  # warms up; both sides keep the steps
+    built, first = {name: Remote(shape, name, start) for name in CANDIDATES}, dict[str, float]()
+    for name, candidate in built.items():  # warms up; both sides keep the steps
+        begin = time.perf_counter()
+        candidate.turn()
+        first[name] = time.perf_counter() - begin
     rates = alternate({name: candidate.turn for name, candidate in built.items()}, rounds)
     last = {name: sum(candidate.losses()[-10:]) / 10 for name, candidate in built.items()}
     steps = len(next(iter(built.values())).losses())
     for candidate in built.values():
         candidate.end()
-    return {"rates": rates, "losses": last, "steps": steps}
+    return {"rates": rates, "losses": last, "steps": steps, "first": first}
 
 
 def profile(shape: str, name: str) -> None:
@@ -256,21 +268,23 @@ def profile(shape: str, name: str) -> None:
 
 def rows_of(shape: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the result lines of a shape."""
-    rates, (plain, fast) = found["rates"], TARGETS[shape]
-    peer = "transformers, plain loop"
+    rates, (plain, half, fast, faster) = found["rates"], TARGETS[shape]
     lines = [
-        ("fp32", "peer fp32", f"{peer}, fp32", f">= {plain}x"),
-        ("bf16", "peer fp32", f"{peer}, fp32", f">= {fast}x"),
-        ("bf16", "peer bf16", f"{peer}, bf16 autocast", None),
+        ("fp32", "peer fp32", "fp32", plain),
+        ("bf16", "peer fp32", "fp32", half),
+        ("bf16", "peer bf16", "bf16 autocast", None),
+        ("bf16 compiled", "peer fp32", "fp32", fast),
+        ("bf16 compiled", "peer bf16", "bf16 autocast", faster),
+        ("bf16 compiled", "peer bf16 compiled", "bf16 autocast, compiled", None),
     ]
     return [
         row(
             f"training {shape} GPT-2 shape, {ours}",
             rates[f"ours {ours}"],
             "tokens/s",
-            peer=described,
+            peer=f"transformers, plain loop, {described}",
             peer_values=rates[theirs],
-            target=target,
+            target=None if target is None else f">= {target}x",
         )
         for ours, theirs, described, target in lines
     ]
@@ -295,7 +309,11 @@ def main() -> None:
         done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         rows += rows_of(shape, found)
-        notes[shape] = {"loss of the last 10 steps": found["losses"], "steps": found["steps"]}
+        notes[shape] = {
+            "loss of the last 10 steps": found["losses"],
+            "steps": found["steps"],
+            "seconds of the first turn, compilation included": found["first"],
+        }
         print(shape, found["losses"], file=sys.stderr)
     write("training", rows, **notes)
 

@@ -130,7 +130,7 @@ def test_norms_and_activations_are_compiled_where_a_model_trains_alone(calls, co
     ids = torch.randint(0, 19, (2, 8), generator=torch.Generator().manual_seed(1))
     names = list(model.state_dict())
     before = model(ids, Context.dense(ids))
-    parts = compilation.compiled(model)
+    parts = compilation.compile_model(model)
     assert list(model.state_dict()) == names
     with torch.no_grad():
         model(ids, Context.dense(ids))
@@ -146,7 +146,7 @@ def test_norms_and_activations_are_compiled_where_a_model_trains_alone(calls, co
 def test_recomputed_blocks_are_compiled_in_both_passes(calls):
     model = LanguageModel(LLAMA)
     model.init_weights(torch.Generator().manual_seed(0))
-    compilation.compiled(model)
+    compilation.compile_model(model)
     ids = torch.zeros(1, 4, dtype=torch.int64)
     model(ids, Context.dense(ids, recompute=True)).sum().backward()
     assert len(calls) == 7 + 6
@@ -260,7 +260,7 @@ if first:
         for name, parameter in model.named_parameters():
             parameter.copy_(kept.pop("model." + name))
     optimizer.load({name.removeprefix("optimizer."): tensor for name, tensor in kept.items()})
-parts = compile.compiled(model)
+compile.compile_model(model)
 for step in range(first, last):
     draw = torch.Generator().manual_seed(step)
     ids, labels = torch.randint(0, 31, (2, 4, 32), generator=draw)

@@ -68,10 +68,10 @@ class Trial:
     compile_seconds: float | None = None
 
 
-def compiled(model: LanguageModel) -> Compiled:
-    """Let the model's norms and activations be compiled from now on. Changes no weight and no name.
+def compile_model(model: LanguageModel) -> Compiled:
+    """Let the model's norms and activations be compiled when they next train. Changes no weight and no name.
 
-    The first micro-batch takes seconds longer. Where there is no C++ compiler it fails: see `checked`.
+    The first micro-batch takes seconds longer; where there is no C++ compiler it fails: see `checked`.
     """
     return Compiled(model)
 
@@ -114,7 +114,7 @@ def try_out(model: LanguageModel, micro_batch: Callable[[], object], micro_batch
     at_most = eager * micro_batches * MOST_GAIN
     if at_most < MARGIN * LEAST_SECONDS:
         return Trial(compile=False, reason=f"not tried: the run is too short to save more than {at_most:.1f} s")
-    parts = compiled(model)
+    parts = compile_model(model)
     try:
         first = checked(micro_batch)
     except ConfigError as error:
