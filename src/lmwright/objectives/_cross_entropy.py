@@ -31,9 +31,9 @@ from lmwright.model.language_model import LanguageModel
 from lmwright.model.norm import widen
 
 # Positions of a chunk. Each chunk adds once to the gradient of W, which costs as much as the products of some
-# positions; a large chunk leaves the cache. On an AMX core in bf16, 2048 positions of a vocabulary of 49k take 1.00 s
-# in chunks of 256, 0.70 s of 1024 and 0.74 s at once; 4096 of one of 4096 take 76, 68 and 72 ms. The plain loss takes
-# 0.96 s and 111 ms. Not measured on a GPU, which wants few launches.
+# positions; a large chunk leaves the cache. On an AMX core in bf16, 2048 positions of a vocabulary of 49k take
+# 1.00 s in chunks of 256, 0.70 s of 1024 and 0.74 s at once (the plain loss 0.96 s); 4096 positions of one of 4096
+# take 76, 68 and 72 ms (111 ms). Not measured on a GPU, which wants few launches.
 CHUNK = {"cpu": 1024, "cuda": 8192}
 # Logits of a chunk at most, however large the vocabulary: 256 MiB in fp32 on a CPU.
 LOGITS_AT_ONCE = {"cpu": 2**26, "cuda": 2**29}
