@@ -26,6 +26,10 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)  # longer than the first process ever hashes a checkpoint alone
 BLOCK = 2048  # bytes that go in one message; what is longer takes a second one
+# A process group that goes away waits for its thread, which may wait for Python's lock to free a tensor, while the
+# one who lets the group go holds that lock (torch 2.13: ~ProcessGroupGloo joins, ~AsyncAllgatherWork frees): a
+# deadlock, seen in one of ten runs whose other process was killed. So none goes before the process ends.
+_KEPT: list[Any] = []
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -174,6 +178,7 @@ def started() -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
         distributed.init_process_group(backend, timeout=TIMEOUT)
+        _KEPT.append(distributed.group.WORLD)
         yield ranks
         lost = False
     except RuntimeError as error:
