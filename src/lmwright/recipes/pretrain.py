@@ -195,6 +195,9 @@ def describe(planned: Planned, say: Say) -> None:
         f"precision     {training.precision} on {training.device}; fp32 products: {training.matmul}"
         + (f" (relative error {errors})" if errors else "")
     )
+    compiling = planned.measured.compile
+    reason = "as the settings say" if compiling is None else compiling.reason
+    say(f"compile       {'yes' if training.compile else 'no'} ({reason})")
     parameters, flops, memory = figures["parameters"], figures["flops"], figures["memory_bytes"]
     say(f"parameters    {parameters['total']:,} ({parameters['non_embedding']:,} without embeddings and head)")
     say(f"tokens        {figures['tokens']:,} in {figures['steps']:,} steps, {figures['epochs']:.3g} epochs")

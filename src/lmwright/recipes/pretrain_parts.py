@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lmwright import objectives, seeds
 from lmwright.config import without_defaults
 from lmwright.data.build import Corpus
+from lmwright.data.loader import part
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes import pretrain_plan, watching
 from lmwright.recipes.pretrain_config import PretrainConfig
@@ -21,6 +25,7 @@ from lmwright.train.parallel import Parallel, distribute
 from lmwright.train.ranks import Ranks
 
 if TYPE_CHECKING:
+    from lmwright.model.language_model import LanguageModel
     from lmwright.train.average import WeightAverage
     from lmwright.train.config import TrainConfig
 
@@ -57,6 +62,7 @@ def build(
         if ranks.first:
             train = corpus.split("train")
             watch = watching.watch(config, corpus, train, model, loader.documents_of, run.metrics())
+        seconds = _compile(model, config, ranks)
     parallel = distribute(model, training.parallel, ranks, training.device)
     optimizer = parts.module("optimizers", training.optimizer).build(
         dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
@@ -93,6 +99,7 @@ def build(
         evaluate=_evaluation(config, corpus, parallel, average),
         average=average,
         watch=watch,
+        compile_seconds=seconds,
         parallel=parallel,
         flops_per_token=figures["flops"]["per_token"],
         # The plan's are of all processes that it was made for.
@@ -100,6 +107,38 @@ def build(
         go_on=go_on,
     )
     return job, state
+
+
+def _compile(model: LanguageModel, config: PretrainConfig, ranks: Ranks) -> float | None:
+    """Compile what the run wants compiled, for each size of its micro-batches; return the seconds that took."""
+    training, length = config.training, config.data.context_length
+    if not training.compile:
+        return None
+    from lmwright.data.batch import Batch
+    from lmwright.train import compile as compiling
+    from lmwright.train import gradient
+
+    compiling.refuse_sharded(training.parallel, ranks.world_size)
+    compiling.compile_model(model.to(training.device))
+    objective = objectives.load(config.task.objective, z_loss=config.task.z_loss)
+
+    def micro_batch(size: int) -> None:
+        blank = torch.zeros(size, length, dtype=torch.int64, device=training.device)
+        gradient.compute(
+            model,
+            objective,
+            Batch(ids_BT=blank, labels_BT=blank),
+            micro_batch_size=size,
+            precision=training.precision,
+            clip_norm=None,
+            dropout=lambda row: None,
+            recompute=training.activation_checkpointing,
+        )
+
+    first, stop = part(training.batch_size, ranks.rank, ranks.world_size)
+    whole, rest = divmod(stop - first, training.micro_batch_size or training.batch_size)
+    sizes = [training.micro_batch_size or training.batch_size] * bool(whole) + [rest] * bool(rest)
+    return sum(compiling.checked(partial(micro_batch, size)) for size in sizes)
 
 
 def _average(training: TrainConfig, parallel: Parallel) -> WeightAverage | None:

@@ -26,6 +26,7 @@ from lmwright.recipes.pretrain_config import PretrainConfig
 from lmwright.scaling import flops
 from lmwright.scaling import memory as memories
 from lmwright.train import gradient, machine, parts
+from lmwright.train.compile import Trial, checked, compile_model, refuse_sharded, try_out
 from lmwright.train.config import TrainConfig
 from lmwright.train.precision import DTYPES, resolve, resolve_device
 from lmwright.train.ranks import SINGLE, Ranks
@@ -39,7 +40,8 @@ class Measured:
 
     config: with nothing left to 'auto'. step_seconds: of one update, None if the model was too large to try.
     peak_flops: of all processes. threads: seconds of a micro-batch by number of threads; empty where only one
-    number was possible. processes: how many share an update.
+    number was possible. compile: what torch.compile was found to be worth, None where nobody asked. processes: how
+    many share an update.
     """
 
     config: PretrainConfig
@@ -47,6 +49,7 @@ class Measured:
     peak_flops: float
     threads: dict[int, float]
     matmul_errors: dict[str, float]
+    compile: Trial | None = None
     processes: int = 1
 
 
@@ -73,6 +76,8 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
         if trial is not None and device == "cpu":
             threads = machine.choose_threads(trial.micro_batch).seconds
         settled = replace(settled, threads=torch.get_num_threads())
+    tried = _try_compiling(settled, trial, ranks)
+    settled = settled if tried is None else replace(settled, compile=tried.compile)
     least, rows = min(threads.values(), default=math.inf), math.ceil(training.batch_size / ranks.world_size)
     return Measured(
         config=replace(config, training=settled),
@@ -80,8 +85,25 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
         peak_flops=_peak_flops(precision, device, known) * ranks.world_size,
         threads=threads,
         matmul_errors={} if matmul is None else matmul.errors,
+        compile=tried,
         processes=ranks.world_size,
     )
+
+
+def _try_compiling(training: TrainConfig, trial: _Trial | None, ranks: Ranks) -> Trial | None:
+    """Return what compiling is worth where that is left to 'auto'; else have the trial do as the run will."""
+    if training.compile == "auto":
+        if training.parallel == "fsdp" and ranks.several:
+            return Trial(compile=False, reason="not tried: under fsdp the norms' gains come and go")
+        if trial is None:
+            return Trial(compile=False, reason="not tried: too large to try in this memory")
+        return trial.try_compiling(training.steps, ranks)
+    if training.compile:
+        refuse_sharded(training.parallel, ranks.world_size)
+        if trial is not None:
+            compile_model(trial.model)
+            checked(trial.micro_batch)
+    return None
 
 
 def _peak_flops(precision: str, device: str, known: doctor.Machine | None) -> float:
@@ -97,7 +119,9 @@ def adopt(config: PretrainConfig, measured: Measured) -> Measured:
     assert (config.architecture, config.task, config.data) == (found.architecture, found.task, found.data)
     training = replace(
         config.training,
-        **{name: getattr(found.training, name) for name in ("device", "precision", "threads", "matmul")},
+        **{
+            name: getattr(found.training, name) for name in ("device", "precision", "threads", "matmul", "compile")
+        },
     )
     for name in ("batch_size", "micro_batch_size", "optimizer"):
         assert getattr(training, name) == getattr(found.training, name), name
@@ -134,26 +158,33 @@ class _Trial:
     def __init__(self, config: PretrainConfig, plan: PackPlan) -> None:
         self._config = config.training
         self._device = resolve_device(config.training.device)
-        self._model = LanguageModel(config.architecture).to(self._device)
-        self._model.init_weights(seeds.torch_generator(0, "trial", device=self._device))
+        self.model = LanguageModel(config.architecture).to(self._device)
+        self.model.init_weights(seeds.torch_generator(0, "trial", device=self._device))
         self._objective = objectives.load(config.task.objective, z_loss=config.task.z_loss)
         self._size = self._config.micro_batch_size or self._config.batch_size
         self._batch: Batch = Loader(plan, batch_size=self._size, seed=0).next_batch().to(self._device)
         module = parts.module("optimizers", self._config.optimizer)
         settings = parts.settings("optimizers", self._config.optimizer)
-        self._optimizer = module.build(dict(self._model.named_parameters()), settings, self._config.groups)
+        self._optimizer = module.build(dict(self.model.named_parameters()), settings, self._config.groups)
 
     def micro_batch(self) -> None:
         """Forward and backward of one micro-batch, with dropout where the run has it."""
         gradient.compute(
-            self._model,
+            self.model,
             self._objective,
             self._batch,
             micro_batch_size=self._size,
             precision=self._config.precision,
             clip_norm=self._config.clip_norm,
             dropout=lambda number: seeds.torch_generator(0, "trial", number, device=self._device),
+            recompute=self._config.activation_checkpointing,
         )
+
+    def try_compiling(self, steps: int, ranks: Ranks) -> Trial:
+        """Measure whether compiling pays in a run of so many updates; go on as it was decided."""
+        self.micro_batch()
+        rows = math.ceil(self._config.batch_size / ranks.world_size)
+        return try_out(self.model, self.micro_batch, steps * math.ceil(rows / self._size))
 
     def step_seconds(self, rows: int, least: float) -> float:
         """Return the seconds of one update: its micro-batches, and the optimiser once.
@@ -205,6 +236,7 @@ def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
         "mfu": "flops.per_token x tokens per second / peak_flops",
         "threads_tried_seconds": {str(number): value for number, value in measured.threads.items()},
         "matmul_relative_errors": measured.matmul_errors,
+        "compile": None if measured.compile is None else dataclasses.asdict(measured.compile),
     }
 
 

@@ -126,7 +126,9 @@ def try_out(model: LanguageModel, micro_batch: Callable[[], object], micro_batch
             start = time.perf_counter()
             micro_batch()
             seconds[active] = min(seconds[active], time.perf_counter() - start)
-    return decide(seconds[False], seconds[True], max(0.0, first - seconds[True]), micro_batches)
+    found = decide(seconds[False], seconds[True], max(0.0, first - seconds[True]), micro_batches)
+    parts.active = found.compile
+    return found
 
 
 def decide(eager: float, compiled: float, compile_seconds: float, micro_batches: int) -> Trial:

@@ -34,7 +34,7 @@ class TrainConfig:
     device, threads, matmul: 'auto' is decided at the start of a run and stored, for a bitwise resume needs the
         same. matmul is the path of fp32 products, see `train.machine`.
     activation_checkpointing: blocks are computed again in the backward pass instead of being kept.
-    compile: whether blocks go through torch.compile; 'auto' measures whether it is worth its time.
+    compile: whether norms and activations go through torch.compile; 'auto' measures whether it is worth its time.
     parallel: how several processes share the work: 'ddp' copies the model to each, 'fsdp' shards it.
     eval_every, checkpoint_every: in steps; 0 is never (a checkpoint is always made at the end); None is a tenth
         and a fifth of the run. keep_checkpoints: how many of the newest are kept; keep_best: and the one with the
@@ -55,7 +55,7 @@ class TrainConfig:
     threads: int | str = "auto"
     matmul: Literal["auto", "highest", "medium"] = "auto"
     activation_checkpointing: bool = False
-    compile: bool | Literal["auto"] = False
+    compile: bool | Literal["auto"] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     seed: Annotated[int, Meta(ge=0)] = 0
     eval_every: Every | None = None

@@ -67,6 +67,7 @@ class Job:
     it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
     average: follows the weights, where the run keeps one. trackers: are told each record of the log. watch: finds
     causes of trouble in what it is shown.
+    compile_seconds: what torch.compile took, None where the run does without.
     parallel: how several processes share the model; None is one process.
     flops_per_token, peak_flops: for the log's MFU. go_on: the command that resumes the run, for whoever stops it.
     """
@@ -82,6 +83,7 @@ class Job:
     average: WeightAverage | None = None
     trackers: tuple[Tracker, ...] = ()
     watch: Watch | None = None
+    compile_seconds: float | None = None
     parallel: Parallel | None = None
     flops_per_token: float
     peak_flops: float
@@ -113,6 +115,7 @@ def train(job: Job, state: State) -> State:
         threads=torch.get_num_threads(),
         precision=config.precision,
         processes=job.ranks.world_size,
+        **({} if job.compile_seconds is None else {"compile_seconds": job.compile_seconds}),
     )
     if job.watch is not None:
         _tell(job, log, job.watch.start())
