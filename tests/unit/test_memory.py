@@ -133,11 +133,14 @@ def test_optimiser_state_equals_the_built_one(name: str, family: str) -> None:
     assert memory.optimizer_bytes(CONFIGS[family], name) == held
 
 
+@pytest.mark.parametrize("dropout", [{}, {"residual_dropout": 0.1}, {"attention_dropout": 0.1}], ids=str)
 @pytest.mark.parametrize("length", [128, 640])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_activations_are_near_what_autograd_keeps(family: str, precision: str, length: int) -> None:
-    config = CONFIGS[family]
+def test_activations_are_near_what_autograd_keeps(
+    family: str, precision: str, length: int, dropout: dict[str, float]
+) -> None:
+    config = replace(CONFIGS[family], **dropout)
     model = LanguageModel(config)
     ids_BT = torch.zeros(3, length, dtype=torch.int64)
     weights = {tuple(parameter.shape) for parameter in model.parameters()}
@@ -151,7 +154,9 @@ def test_activations_are_near_what_autograd_keeps(family: str, precision: str, l
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        hidden = model(ids_BT, Context.dense(ids_BT, dtype=dtype))
+        hidden = model(
+            ids_BT, Context.dense(ids_BT, dtype=dtype, generator=torch.Generator() if dropout else None)
+        )
     assert hidden.requires_grad
     run = Run(length=length, batch_size=3, precision=precision)
     assert 0.95 < config.num_layers * memory.activations(config, run) / sum(kept.values()) < 1.05

@@ -211,7 +211,7 @@ def activations(config: ModelConfig, run: Run) -> int:
     row = 2 * norm * config.hidden_size
     row += size * (2 * config.hidden_size + 2 * heads + 2 * groups + inner) + scores * config.num_heads
     if config.residual_dropout:
-        row += 4 * size * config.hidden_size
+        row += 2 * size * config.hidden_size
     return positions * row
 
 
