@@ -180,6 +180,9 @@ def _refuse_unknown(mapping: Mapping[str, Any], cls: Any, where: str, path: str)
         nested = _dataclass_of(fields[key])
         if nested is not None and isinstance(value, Mapping):
             _refuse_unknown(value, nested, where, full)
+        elif nested is not None and isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                _refuse_unknown(item, nested, where, f"{full}[{number}]")
 
 
 def _all_finite(value: Any) -> bool:
@@ -202,10 +205,10 @@ def _field_types(cls: Any) -> dict[str, Any]:
 
 
 def _dataclass_of(annotation: Any) -> Any | None:
-    """Return the dataclass in `C`, `C | None` or `Annotated[C, ...]`, or None."""
+    """Return the dataclass in `C`, `C | None`, `tuple[C, ...]` or `Annotated[C, ...]`, or None."""
     if dataclasses.is_dataclass(annotation):
         return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple):
         found = [_dataclass_of(argument) for argument in typing.get_args(annotation)]
         return next((cls for cls in found if cls is not None), None)
     return None

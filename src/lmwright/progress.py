@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmwright.inert import inert
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -20,7 +22,7 @@ def note(text: str) -> None:
 
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(inert(text), file=sys.stderr)
 
 
 def bar(label: str, *, total: float | None, unit: str, initial: float = 0, shown: bool = True) -> tqdm[Any]:

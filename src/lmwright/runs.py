@@ -26,6 +26,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,11 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 def atomic_write_json(path: Path, value: Any) -> None:
     """As `atomic_write_bytes`, for JSON; NaN and infinity are refused by ValueError, for JSON has none."""
-    atomic_write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    atomic_write_text(path, _json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -284,9 +289,7 @@ def hold(path: Path) -> IO[str]:
     Raises ConfigError that names the process that holds it.
     """
     file = open(path, "a+")  # noqa: SIM115 - held by the caller
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _locked(file):
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
@@ -297,6 +300,16 @@ def hold(path: Path) -> IO[str]:
     file.write(f"pid {os.getpid()}\n")
     file.flush()
     return file
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file; try again for a moment, for who lists runs asks by holding the lock very shortly."""
+    for wait in (0.0, 0.02, 0.1):
+        time.sleep(wait)
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 class RunDirectory:
@@ -315,13 +328,14 @@ class RunDirectory:
         holds what is no part of a run, or another process is writing there.
         """
         refuse_existing(path, RUN, force=force)
+        text = _json(dict(config))  # before anything is cleared away: it may have no JSON
         run = cls(path)
         with _storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             run.lock()
             run._clear()
         atomic_write_json(path / "env.json", environment())  # first: by it a run is known as one
-        atomic_write_json(path / "config.json", dict(config))
+        atomic_write_text(path / "config.json", text)
         return run
 
     @classmethod

@@ -25,7 +25,7 @@ from lmwright.errors import CheckpointError
 from lmwright.runs import RunDirectory, verify_manifest
 from lmwright.train import checkpoint
 
-SIZE = 2**20
+SIZE = 2**25  # the check before a run asks for room for its checkpoints and 16 MiB
 
 
 def mount(*words: str) -> None:

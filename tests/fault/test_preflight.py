@@ -204,10 +204,13 @@ def test_checkpoints_that_are_there_already_count_as_room(
     preflight.room(given, tmp_path)
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_told_what_would(corpus: Path) -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_told_what_would(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A batch four times as large as what is free; the micro-batch that is named fits, and twice it would not."""
     given = config(corpus)
-    free = machine.free_memory("cpu")
+    free = 2.0**33
+    monkeypatch.setattr(machine, "free_memory", lambda device: free)
     one, two = (memory(replace(given, training=replace(given.training, micro_batch_size=n))) for n in (1, 2))
     rows = int(4 * free / (two - one))
     large = replace(given, training=replace(given.training, batch_size=rows, micro_batch_size=rows))

@@ -22,6 +22,7 @@ from lmwright.objectives import causal
 from lmwright.recipes import pretrain_parts
 from lmwright.recipes.pretrain import pretrain, resume
 from lmwright.runs import RunDirectory
+from lmwright.train.average import WeightAverage
 from lmwright.train.signals import Stopped, StopSignals
 
 
@@ -153,3 +154,27 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [(before, None)]
+
+
+def test_a_signal_while_averages_are_swapped_saves_the_own_weights(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(corpus, ema_decay=0.8, eval_every=4, checkpoint_every=12)
+    pretrain(chosen, tmp_path / "straight", where="test", say=quiet)
+    real, calls = WeightAverage._copy, [0]
+
+    def copy(self: WeightAverage, values: Any) -> None:
+        for number, (name, weight) in enumerate(self._weights().items()):
+            weight.copy_(values[name])
+            if calls[0] == 1 and number == 3:  # while the own values are put back, at step 4
+                calls[0] += 1
+                os.kill(os.getpid(), signal.SIGTERM)
+        calls[0] += 1
+
+    monkeypatch.setattr(WeightAverage, "_copy", copy)
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted, match="after step 4 of 12"):
+        pretrain(chosen, run, where="test", say=quiet)
+    monkeypatch.setattr(WeightAverage, "_copy", real)
+    resume(run, say=quiet)
+    assert weights(run) == weights(tmp_path / "straight")

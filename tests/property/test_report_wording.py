@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmwright.inert import visible
 from lmwright.report.wording import (
     clipped,
     duration,
@@ -18,7 +19,6 @@ from lmwright.report.wording import (
     shortened,
     si,
     significant,
-    visible,
     write,
 )
 

@@ -141,3 +141,23 @@ def test_what_does_not_fit_is_refused_and_nothing_is_taken(change: object, messa
         average.load(tensors, 7)
     assert all(torch.equal(average.tensors()[name], held[name]) for name in SHAPES)
     assert average.updates == 3
+
+
+@pytest.mark.parametrize("call", range(1, 2 * len(SHAPES) + 1))
+def test_a_signal_at_any_copy_leaves_the_own_values(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler may raise anywhere, also while the values are put back; `settle` finishes it."""
+    parameters, average = followed(0.9, 5)
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    real, calls = torch.Tensor.copy_, [0]
+
+    def copy(self: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == call:
+            raise KeyboardInterrupt
+        return real(self, *values)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    with pytest.raises(KeyboardInterrupt), average.applied():
+        pass
+    average.settle()
+    assert all(torch.equal(parameters[name], before[name]) for name in SHAPES)

@@ -169,3 +169,18 @@ def test_nesting_up_to_the_limit_is_read() -> None:
         [found] = found
         depth += 1
     assert depth == 31
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"stps": 1}, ["parts[1].stps", "did you mean steps"]),
+        ({"betas": [float("inf")]}, ["parts[1].betas", "finite"]),
+        ({"kind": "cosin"}, ["parts[1].kind", "did you mean cosine"]),
+        ("cosine", ["parts[1]", "must be a table"]),
+    ],
+)
+def test_tables_in_a_list_are_checked_as_any_other(part: object, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        convert({"parts": [{}, part]}, Several, "run.toml")
+    assert all(word in str(refused.value) for word in said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import time
 
 import numpy as np
 import pytest
@@ -111,11 +110,9 @@ def test_best_fit_equals_the_naive_search(seed):
 
 
 def test_a_million_documents_are_packed_without_a_step_for_each_pair():
-    """No time is asserted; a search over rows would take hours here and the test would never end."""
+    """A search over rows would take hours here, and the test would never end."""
     lengths = np.random.default_rng(0).geometric(1 / 300, size=1_000_000).clip(1, 2048)
-    start = time.perf_counter()
     rows = best_fit(lengths, 2048)
-    assert time.perf_counter() - start < 600
     filled = np.bincount(rows, weights=lengths)
     assert filled.max() <= 2048
     assert filled.sum() / (2048 * len(filled)) > 0.999

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from lmwright import runs
 from lmwright.errors import CheckpointError, ConfigError, DataError
-from lmwright.runs import Kind, RunDirectory
+from lmwright.runs import Kind, RunDirectory, hold
 
 THING = Kind("a thing", r"mine|new|sub|x|weights|MANIFEST\.json", ("MANIFEST.json",))
 
@@ -257,3 +259,20 @@ def test_the_environment_names_no_host() -> None:
     text = json.dumps(runs.environment())
     assert platform.node() not in text
     assert str(Path.home()) not in text
+
+
+def test_a_config_that_has_no_json_costs_no_run(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", config={"a": 1}):
+        pass
+    with pytest.raises(ValueError, match="JSON"):
+        RunDirectory.create(tmp_path / "run", config={"a": float("inf")}, force=True)
+    assert RunDirectory.open(tmp_path / "run").config() == {"a": 1}
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    with open(tmp_path / "LOCK", "a+") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, fcntl.flock, (other, fcntl.LOCK_UN))
+        timer.start()
+        hold(tmp_path / "LOCK").close()
+        timer.join()

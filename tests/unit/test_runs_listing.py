@@ -16,10 +16,11 @@ from report_runs import make_run, write
 
 from lmwright.cli.runs import command
 from lmwright.errors import ConfigError, DataError
+from lmwright.inert import inert
 from lmwright.report import catalog, listing
 from lmwright.report.contents import leaves, read_run
 from lmwright.report.difference import differences
-from lmwright.report.terminal import columns, inert, table
+from lmwright.report.terminal import columns, table
 from lmwright.runs import write_manifest
 
 

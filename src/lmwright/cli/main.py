@@ -21,6 +21,7 @@ import click
 import lmwright.cli
 from lmwright.config import closest
 from lmwright.errors import ConfigError, Interrupted, LmwrightError
+from lmwright.inert import inert
 
 
 def verbs() -> list[str]:
@@ -111,7 +112,7 @@ def _fail(message: str, code: int, debug: bool, *, told: bool = False) -> int:
     if debug:
         traceback.print_exc()
     if not told:
-        click.echo(f"lmwright: {' '.join(message.split())}", err=True)
+        click.echo(inert(f"lmwright: {' '.join(message.split())}"), err=True)
     return code
 
 

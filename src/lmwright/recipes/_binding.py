@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from lmwright.config import without_defaults
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes._compressed_file import HASH_BYTES, MACHINE, Header
 from lmwright.recipes.opening import Opened
@@ -20,7 +20,7 @@ def model_hash(network: LanguageModel) -> bytes:
     """Return HASH_BYTES that name configuration and weights, as they are in memory: no path, no file's layout."""
     import torch
 
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(network.config), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(without_defaults(network.config), sort_keys=True).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"\n{name} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().to(torch.float32).contiguous().numpy())

@@ -83,7 +83,8 @@ class Machine:
         On a shared machine this is the honest denominator of MFU: a plan takes the greater of it and its own
         measurement.
         """
-        what = f"fp32 {self.matmul}" if dtype == "fp32" else dtype
+        path = self.matmul if device == "cpu" else "highest"
+        what = f"fp32 {path}" if dtype == "fp32" else dtype
         return self.peaks.get(peak_name(device, what, threads))
 
 

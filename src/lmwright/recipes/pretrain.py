@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lmwright.config import to_dict
 from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError, DataError
+from lmwright.recipes import preflight
 from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
 from lmwright.recipes.sequences import sequences
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, read_json, refuse_existing
@@ -93,7 +94,7 @@ def pretrain(
             refuse_existing(out, RUN, force=force)
             planned = plan_run(settings, where, measured=measured, ranks=ranks)
             describe(planned, say)
-            _preflight(planned, out, say)
+            _preflight(planned, out, say, ranks)
             run = stack.enter_context(RunDirectory.create(out, config=asdict(planned.config), force=force))
             atomic_write_json(run.path / "plan.json", planned.figures)
             return {"config": to_dict(planned.config), "figures": planned.figures}
@@ -127,6 +128,7 @@ def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, s
                 checkpoint.point(run, checkpoint.read_state(found))
             if corpus is not None:
                 config = _moved(config, corpus, found, run)
+            preflight.room(config, out)
             step = 0 if found is None else checkpoint.read_state(found).step
             say(f"resuming after step {step} of {config.training.steps}")
             run.keep_metrics(lambda record: record["step"] <= step)
@@ -251,15 +253,16 @@ def _open_trackers(
     return opened
 
 
-def _preflight(planned: Planned, out: Path, say: Say) -> None:
+def _preflight(planned: Planned, out: Path, say: Say, ranks: Ranks) -> None:
     """Refuse now what would end the run after an hour; say what is odd."""
-    from lmwright.recipes import preflight, pretrain_plan
+    from lmwright.recipes import pretrain_plan
 
     corpus = Corpus.open(Path(planned.config.data.corpus), verify=True)
     plan = sequences(planned.config, corpus)
 
     def memory(config: PretrainConfig) -> float:
-        return pretrain_plan.memory(config, plan, planned.measured.processes).total
+        each = pretrain_plan.memory(config, plan, planned.measured.processes).total
+        return each * (ranks.local_size if config.training.device == "cpu" else 1)
 
     for line in preflight.check(planned.config, corpus, plan, out, memory=memory):
         say(f"note          {line}")

@@ -71,9 +71,8 @@ def build(
     state = State(config=checkpoint.fingerprint(_meaning(config)))
     if start is not None:
         with ranks.together():
-            found = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
-            _refuse_other(found, state, run)
-            state = found
+            _refuse_other(checkpoint.read_state(start), state, run)
+            state = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
             loader.load(state.loader)
 
     def save(state: State) -> Path:
@@ -112,7 +111,7 @@ def build(
 def _compile(model: LanguageModel, config: PretrainConfig, ranks: Ranks) -> float | None:
     """Compile what the run wants compiled, for each size of its micro-batches; return the seconds that took."""
     training, length = config.training, config.data.context_length
-    if not training.compile:
+    if training.compile is not True:  # 'auto' is of a run from before there was the setting
         return None
     from lmwright.data.batch import Batch
     from lmwright.train import compile as compiling
@@ -137,7 +136,8 @@ def _compile(model: LanguageModel, config: PretrainConfig, ranks: Ranks) -> floa
 
     first, stop = part(training.batch_size, ranks.rank, ranks.world_size)
     whole, rest = divmod(stop - first, training.micro_batch_size or training.batch_size)
-    sizes = [training.micro_batch_size or training.batch_size] * bool(whole) + [rest] * bool(rest)
+    sizes = {training.micro_batch_size or training.batch_size} if whole else set()
+    sizes |= {rest} - {0} | ({1} if ranks.several else set())  # 1: who runs out of rows repeats one
     return sum(compiling.checked(partial(micro_batch, size)) for size in sizes)
 
 
@@ -172,6 +172,8 @@ def _meaning(config: PretrainConfig) -> dict[str, Any]:
     free = ("eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "log_every", "trackers", "parallel")
     for name in free:
         settings["training"].pop(name, None)
+    if config.training.compile is not True:
+        settings["training"].pop("compile", None)
     settings["training"]["optimizer"] = parts.meaning("optimizers", config.training.optimizer)
     settings["training"]["schedule"] = parts.meaning("schedules", config.training.schedule)
     return settings

@@ -70,18 +70,20 @@ def measure(config: PretrainConfig, plan: PackPlan, ranks: Ranks = SINGLE) -> Me
     if training.threads == "auto" and ranks.several:
         torch.set_num_threads(_fair_threads(ranks))
     threads: dict[int, float] = {}
-    fits = memory(replace(config, training=settled), plan, ranks.world_size).total < machine.free_memory(device)
-    trial = _Trial(replace(config, training=settled), plan) if fits else None
+    alone = memory(replace(config, training=settled), plan)  # the trial has the whole model to itself
+    fits = alone.total < machine.free_memory(device)
+    rows = math.ceil(training.batch_size / ranks.world_size)
+    trial = _Trial(replace(config, training=settled), plan, rows) if fits else None
     if training.threads == "auto":
         if trial is not None and device == "cpu":
             threads = machine.choose_threads(trial.micro_batch).seconds
         settled = replace(settled, threads=torch.get_num_threads())
     tried = _try_compiling(settled, trial, ranks)
     settled = settled if tried is None else replace(settled, compile=tried.compile)
-    least, rows = min(threads.values(), default=math.inf), math.ceil(training.batch_size / ranks.world_size)
+    least = min(threads.values(), default=math.inf)
     return Measured(
         config=replace(config, training=settled),
-        step_seconds=None if trial is None else trial.step_seconds(rows, least),
+        step_seconds=None if trial is None else trial.step_seconds(least),
         peak_flops=_peak_flops(precision, device, known) * ranks.world_size,
         threads=threads,
         matmul_errors={} if matmul is None else matmul.errors,
@@ -97,7 +99,7 @@ def _try_compiling(training: TrainConfig, trial: _Trial | None, ranks: Ranks) ->
             return Trial(compile=False, reason="not tried: under fsdp the norms' gains come and go")
         if trial is None:
             return Trial(compile=False, reason="not tried: too large to try in this memory")
-        return trial.try_compiling(training.steps, ranks)
+        return trial.try_compiling()
     if training.compile:
         refuse_sharded(training.parallel, ranks.world_size)
         if trial is not None:
@@ -155,13 +157,15 @@ def _fair_threads(ranks: Ranks) -> int:
 class _Trial:
     """A throwaway twin of the run, for timing."""
 
-    def __init__(self, config: PretrainConfig, plan: PackPlan) -> None:
+    def __init__(self, config: PretrainConfig, plan: PackPlan, rows: int) -> None:
+        """rows: of the sequences of an update, those that one process takes."""
+        self._rows = rows
         self._config = config.training
         self._device = resolve_device(config.training.device)
         self.model = LanguageModel(config.architecture).to(self._device)
         self.model.init_weights(seeds.torch_generator(0, "trial", device=self._device))
         self._objective = objectives.load(config.task.objective, z_loss=config.task.z_loss)
-        self._size = self._config.micro_batch_size or self._config.batch_size
+        self._size = min(rows, self._config.micro_batch_size or rows)
         self._batch: Batch = Loader(plan, batch_size=self._size, seed=0).next_batch().to(self._device)
         module = parts.module("optimizers", self._config.optimizer)
         settings = parts.settings("optimizers", self._config.optimizer)
@@ -180,23 +184,21 @@ class _Trial:
             recompute=self._config.activation_checkpointing,
         )
 
-    def try_compiling(self, steps: int, ranks: Ranks) -> Trial:
-        """Measure whether compiling pays in a run of so many updates; go on as it was decided."""
+    def try_compiling(self) -> Trial:
+        """Measure whether compiling pays in the run; go on as it was decided."""
         self.micro_batch()
-        rows = math.ceil(self._config.batch_size / ranks.world_size)
-        return try_out(self.model, self.micro_batch, steps * math.ceil(rows / self._size))
+        return try_out(self.model, self.micro_batch, self._config.steps * math.ceil(self._rows / self._size))
 
-    def step_seconds(self, rows: int, least: float) -> float:
+    def step_seconds(self, least: float) -> float:
         """Return the seconds of one update: its micro-batches, and the optimiser once.
 
-        rows: sequences of the update that one process takes. least: what a micro-batch has been seen to take at
-        best, earlier and under the same settings.
+        least: what a micro-batch has been seen to take at best, earlier and under the same settings.
         """
         self.micro_batch()
         self._optimizer.step(1e-6)
         each = min(least, machine.least_seconds(self.micro_batch, budget=2.0))
         once = machine.least_seconds(lambda: self._optimizer.step(1e-6), budget=0.2)
-        return each * rows / self._size + once
+        return each * self._rows / self._size + once
 
 
 def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:

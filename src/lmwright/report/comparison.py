@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lmwright.inert import visible
 from lmwright.report.catalog import state_of, tokenizer_hash
 from lmwright.report.contents import CONFIG, ENVIRONMENT, RunContents
 from lmwright.report.difference import OUTCOMES, SEED, Difference, differences
@@ -20,7 +21,7 @@ from lmwright.report.noise import Spread, spread
 from lmwright.report.numbers import Number, numbers
 from lmwright.report.rules import TRAINED
 from lmwright.report.verdicts import Side, Verdict, judge
-from lmwright.report.wording import integer, visible, write, write_spread
+from lmwright.report.wording import integer, write, write_spread
 
 LN2 = math.log(2)
 NATS, BITS = "loss", "bits_per_byte"

@@ -13,12 +13,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lmwright.inert import visible
 from lmwright.report.contents import RunContents
 from lmwright.report.figures import POINTS_DRAWN, canvas, end_labels, frame, line, marker
 from lmwright.report.groups import Group
 from lmwright.report.series import Band, Curve, band, curve, smoothed
 from lmwright.report.svg import SERIES, own_settings
-from lmwright.report.wording import clipped, significant, visible
+from lmwright.report.wording import clipped, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

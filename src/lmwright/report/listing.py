@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.errors import DataError
+from lmwright.inert import inert
 from lmwright.report import catalog, sections
 from lmwright.report.catalog import Checkpoint, Entry
 from lmwright.report.comparison import one_vocabulary
 from lmwright.report.contents import CONFIG, ENVIRONMENT, RunContents, leaves, read_run
 from lmwright.report.difference import OUTCOMES, Difference, differences, outcomes
 from lmwright.report.numbers import numbers
-from lmwright.report.terminal import inert, table
+from lmwright.report.terminal import table
 from lmwright.report.wording import clipped, integer, plain, si, significant
 
 HEADS = ("RUN", "STATE", "STEP", "TOKENS", "LOSS", "BITS/BYTE", "BEST", "PARAMETERS", "PRECISION", "SEED", "BEGUN")

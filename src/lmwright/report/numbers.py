@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from lmwright.inert import visible
 from lmwright.report.contents import RunContents
 from lmwright.report.rules import RULES, Rule
-from lmwright.report.wording import all_digits, visible, write
+from lmwright.report.wording import all_digits, write
 
 FORMAT = 1
 

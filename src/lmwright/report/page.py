@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmwright.errors import ConfigError, DataError
+from lmwright.inert import visible
 from lmwright.report import sections
 from lmwright.report.catalog import state_of
 from lmwright.report.comparison import NATS, UNITS, as_json, compare
@@ -20,7 +21,6 @@ from lmwright.report.contents import CONFIG, RunContents, read_run
 from lmwright.report.difference import SEED
 from lmwright.report.numbers import numbers, summarise
 from lmwright.report.rules import RULE_NAMES
-from lmwright.report.wording import visible
 from lmwright.runs import RUN_FILES, atomic_write_json, atomic_write_text, read_json
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,15 +9,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Sequence
 
-from lmwright.report.wording import clipped, visible
+from lmwright.inert import inert
+from lmwright.report.wording import clipped
 
 GAP = "  "
 WIDEST = 72  # of a cell
-
-
-def inert(text: str) -> str:
-    """Return `text` as one line in which every control character is a sign."""
-    return visible(text).replace("\r", "⟨U+000D⟩").replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
 
 
 def columns(text: str) -> int:

@@ -25,6 +25,7 @@ class WeightAverage:
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
         self._parameters = dict(parameters)
+        self._kept: dict[str, Tensor] | None = None
         self._averages = {name: weight.float().clone() for name, weight in self._weights().items()}
         self._decay = decay
         self.updates = 0
@@ -58,12 +59,18 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let the parameters hold the averages, and again their own values after it, whatever happens within."""
-        kept = {name: weight.clone() for name, weight in self._weights().items()}
         try:
+            self._kept = {name: weight.clone() for name, weight in self._weights().items()}
             self._copy(self._averages)
             yield
         finally:
-            self._copy(kept)
+            self.settle()
+
+    def settle(self) -> None:
+        """Put the parameters' own values back where a signal left `applied` before it had."""
+        if self._kept is not None:
+            self._copy(self._kept)
+            self._kept = None
 
     def _copy(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights().items():

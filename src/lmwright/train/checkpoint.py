@@ -160,7 +160,9 @@ def _conclude(run: RunDirectory, state: State, keep: int) -> None:
 def point(run: RunDirectory, state: State) -> None:
     """Let `latest` and `best` name their checkpoints; a resume does it again: a kill may follow on a save."""
     atomic_write_text(run.path / "latest", name_of(state.step) + "\n")
-    if state.best_step is not None:
+    if state.best_step is None:
+        (run.path / "best").unlink(missing_ok=True)
+    else:
         atomic_write_text(run.path / "best", name_of(state.best_step) + "\n")
 
 

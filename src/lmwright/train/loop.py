@@ -281,6 +281,10 @@ def _evaluate_if_due(job: Job, state: State, log: Log, stop: StopSignals, saved:
     try:
         with log.clock.on("evaluation"), stop.interruptible():
             figures = dict(job.evaluate())
+    except Stopped:
+        if job.average is not None:
+            job.average.settle()
+        raise
     except CheckpointError:  # its message would blame a checkpoint or the text
         why = "the model's weights are too large: its loss on the held-out text is not finite"
         _refuse_model(job, state.step, log, saved, what="evaluation", why=why)
