@@ -146,7 +146,8 @@ class Loss:
         self.case = case
         with torch.device("meta"):
             self.model = LanguageModel(case.model)
-        self.model.head_weight.data = torch.zeros(case.model.vocab_size, case.model.hidden_size)
+        table = torch.zeros(case.model.vocab_size, case.model.hidden_size)
+        self.model.model.embed_tokens.weight = torch.nn.Parameter(table)
         self.labels_BT = torch.zeros(case.batch, case.length, dtype=torch.int64)
         self.ctx = Context.dense(self.labels_BT, dtype=DTYPES[case.precision])
         self.hidden_BTD = torch.ones(case.batch, case.length, case.model.hidden_size, dtype=self.ctx.dtype)
