@@ -165,7 +165,7 @@ def test_activations_are_near_what_autograd_keeps(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"length": 0}, "length 0; must be at least 1"),
+        ({"length": 0}, "length 0; must be from 1"),
         ({"devices": 0}, "devices 0"),
         ({"micro_batch_size": 0}, "micro_batch_size 0"),
         ({"parallel": "dp"}, "parallel 'dp'; allowed: ddp, fsdp"),

@@ -72,8 +72,8 @@ def memory(
     from lmwright.recipes import memory_plan
 
     for name, value in (("--bandwidth", bandwidth), ("--peak", peak)):
-        if value is not None and not 0 < value < float("inf"):
-            raise click.UsageError(f"{name} {value}: must be a number above 0")
+        if value is not None and not 1e-6 <= value <= 1e9:
+            raise click.UsageError(f"{name} {value}: must be from 0.000001 to a billion")
     tree, where = _gather(settings, flags, optimizer)
     config = memory_plan.describe(tree, where, model=model, devices=gpus)
     planned = memory_plan.plan(config, devices=gpus)

@@ -7,7 +7,7 @@ family can express is refused here, not when the trained model is saved. Knows n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -176,10 +176,10 @@ class ModelConfig:
         unknown = sorted(set(chosen) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"model: unknown field {unknown[0]!r}")
-        try:
-            return cls(**chosen)
-        except TypeError as error:  # a required size is missing; dataclasses names it
-            raise ConfigError(f"model: {error}") from None
+        needed = [field.name for field in fields(cls) if field.default is MISSING and field.name not in chosen]
+        if needed:
+            raise ConfigError(f"model: {', '.join(needed)} must be given, too, as {needed[0]}=...")
+        return cls(**chosen)
 
     @classmethod
     def llama(cls, **values: Any) -> ModelConfig:

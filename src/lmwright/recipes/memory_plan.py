@@ -16,6 +16,7 @@ from lmwright.errors import ConfigError
 from lmwright.model import files
 from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import load_config, parse_config
+from lmwright.recipes.opening import find_model
 from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
 from lmwright.scaling import memory
 from lmwright.scaling.communication import Communication, communication, computation
@@ -124,7 +125,7 @@ def _of_model(place: Path, given: Mapping[str, Any]) -> ModelConfig:
     if "architecture" in given:
         raise ConfigError(f"{place}: the model's own architecture is planned with; leave the settings of one away")
     if place.is_dir():
-        return load_config(place)
+        return load_config(find_model(place))
     return parse_config(files.read_object(place, files.CONFIG_LIMIT), str(place))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmwright.errors import CheckpointError, ConfigError, RequestError
+from lmwright.errors import CheckpointError, ConfigError, LmwrightError, RequestError
 from lmwright.model.config_io import CONFIG_NAME, load_config
 from lmwright.model.files import CONFIG_LIMIT, read_object
 from lmwright.runs import RunDirectory
@@ -93,7 +93,17 @@ def open_model(path: Path | str, *, device: str = "cpu", warn: Callable[[str], N
     device: cpu, cuda, or auto for the GPU where there is one. Raises CheckpointError, DataError or
     UnsupportedError that names the file; ConfigError for a device that is not there.
     """
-    directory = find_model(path, warn=warn)
+    for _ in range(3):
+        directory = find_model(path, warn=warn)
+        try:
+            return _opened(directory, device)
+        except (LmwrightError, OSError):
+            if directory.is_dir():
+                raise  # else a run that is being trained has meanwhile put a newer one in its place
+    raise CheckpointError(f"{path}: its checkpoints go faster than they can be read; try again, or name one")
+
+
+def _opened(directory: Path, device: str) -> Opened:
     load_config(directory)  # a directory that cannot be opened is refused before torch is paid for
     tokenizer = Tokenizer.load(directory) if (directory / TOKENIZER_FILE).is_file() else None
     from lmwright.model.checkpoint import load_model

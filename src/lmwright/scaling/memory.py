@@ -36,6 +36,9 @@ LOGITS_AT_ONCE = {"cpu": 2**26, "cuda": 2**29}  # and those logits at most
 MUON_BYTES = 16  # a number of all matrices of one shape, while they are orthogonalised together
 
 
+MOST = 2**40  # of anything that is counted; beyond it a number is a slip of the hand
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What decides the memory of a step, beside the model; `device` is the kind of each of the `devices`.
@@ -60,8 +63,13 @@ class Run:
     def __post_init__(self) -> None:
         for name in ("length", "batch_size", "micro_batch_size", "document", "devices"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"memory: {name} {value}; must be at least 1")
+            if value is not None and not 1 <= value <= MOST:
+                raise ConfigError(f"memory: {name} {value}; must be from 1 to {MOST:,}")
+        if self.batch_size < self.devices:
+            raise ConfigError(
+                f"memory: batch_size {self.batch_size}; is less than the {self.devices} devices, and each needs a "
+                "sequence"
+            )
         for name, allowed in (("parallel", ("ddp", "fsdp")), ("device", tuple(CHUNK))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"memory: {name} {getattr(self, name)!r}; allowed: {', '.join(allowed)}")

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from lmwright import seams
+from lmwright.config import closest
 from lmwright.errors import ConfigError
 from lmwright.train import parts
 from lmwright.train.groups import GroupConfig
@@ -73,6 +75,10 @@ class TrainConfig:
             raise ConfigError(
                 f"threads = {self.threads!r}: must be a whole number from 1 to {MOST_THREADS}, or auto (measured)"
             )
+        known = seams.names("lmwright.train.trackers")
+        if odd := [name for name in self.trackers if name not in known]:
+            hint = closest(odd[0], known)
+            raise ConfigError(f"trackers: there is no {odd[0]!r}{hint}; there are {', '.join(known)}")
         optimizer = parts.resolved("optimizers", self.optimizer)
         schedule = parts.resolved("schedules", self.schedule)
         schedule["warmup_steps"] = parts.settings("schedules", self.schedule).resolve(self.steps)
