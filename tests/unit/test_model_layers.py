@@ -118,6 +118,38 @@ def test_linear_computes_in_the_activations_dtype_and_keeps_fp32_gradients():
     assert linear.weight.grad.dtype == linear.bias.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("width_in", "width_out"), [(48, 16), (16, 48), (32, 32)])
+def test_bf16_linear_and_its_gradients_are_as_near_float64_as_torchs(width_in, width_out, bias):
+    linear = Linear(width_in, width_out, bias=bias)
+    for parameter in linear.parameters():
+        torch.nn.init.normal_(parameter)
+    x, grad = torch.randn(7, 30, width_in).bfloat16(), torch.randn(7, 30, width_out).bfloat16()
+
+    def results(product, dtype):
+        leaves = [t.detach().to(torch.bfloat16).to(dtype).requires_grad_() for t in (x, *linear.parameters())]
+        y = product(*leaves)
+        y.backward(grad.to(dtype))
+        return [y.detach(), *(leaf.grad for leaf in leaves)]
+
+    def ours(x, weight, bias=None):
+        return torch.func.functional_call(linear, {"weight": weight} | ({} if bias is None else {"bias": bias}), x)
+
+    exact = results(F.linear, torch.float64)
+    found = zip(results(ours, torch.bfloat16), results(F.linear, torch.bfloat16), exact, strict=True)
+    for got, theirs, true in found:
+        assert got.dtype == torch.bfloat16
+        assert (got.double() - true).norm() <= (theirs.double() - true).norm() + 1e-6 * true.norm()
+
+
+def test_linear_gives_no_gradient_to_what_is_frozen():
+    linear = Linear(8, 4, bias=True)
+    linear.weight.requires_grad_(False)
+    linear(torch.randn(8).bfloat16()).sum().backward()
+    assert linear.weight.grad is None
+    assert torch.equal(linear.bias.grad, torch.ones(4))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compute_dtype_is_the_contexts(dtype):
     model = LanguageModel(ModelConfig.llama(**LLAMA))

@@ -21,6 +21,7 @@ from lmwright.model.rope import Elementwise
 # tanh-GELU is x sigmoid(SLOPE x + CUBE x^3), as tanh(u) = 2 sigmoid(2 u) - 1.
 SLOPE = 2.0 * math.sqrt(2.0 / math.pi)
 CUBE = 0.044715 * SLOPE
+LN_2 = math.log(2.0)
 
 
 def activate(x: Tensor, name: str) -> Tensor:
@@ -55,8 +56,8 @@ class _GeluTanh(torch.autograd.Function):
 
 
 def _other_side(x: Tensor) -> Tensor:
-    """(1 - s)/s of the share s that tanh-GELU lets through."""
-    return torch.exp(-x * (SLOPE + CUBE * (x * x)))
+    """(1 - s)/s of the share s that tanh-GELU lets through. In base 2, which is a little faster."""
+    return torch.exp2(-x * (SLOPE / LN_2 + CUBE / LN_2 * (x * x)))
 
 
 class Activation(nn.Module):
