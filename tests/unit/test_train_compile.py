@@ -108,7 +108,7 @@ def calls(monkeypatch):
         assert dynamic is False
 
         def counted(*args):
-            seen.append(type(function.__self__).__name__)
+            seen.append(f"{type(function.__self__).__name__}.{function.__name__}")
             return function(*args)
 
         return counted
@@ -120,8 +120,8 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (LLAMA, ["RMSNorm", "RMSNorm", "Activation"] * 2 + ["RMSNorm"]),
-        (GPT2, ["LayerNorm", "LayerNorm", "Activation"] * 2 + ["LayerNorm"]),
+        (LLAMA, ["RMSNorm.forward", "RMSNorm.of_sum", "Activation.forward"] * 2 + ["RMSNorm.forward"]),
+        (GPT2, ["LayerNorm.forward", "LayerNorm.of_sum", "Activation.forward"] * 2 + ["LayerNorm.forward"]),
     ],
 )
 def test_norms_and_activations_are_compiled_where_a_model_trains_alone(calls, config, expected):
@@ -297,4 +297,4 @@ def test_a_compiled_run_resumes_bitwise_in_fresh_processes_that_compile_anew(tmp
     straight = run(0, 4, "straight")
     run(0, 2, "resumed")
     assert run(2, 4, "resumed") == straight
-    assert straight["graphs"] == 2  # one for all norms, one for all activations
+    assert straight["graphs"] == 3  # of all layers' norms, norms of sums, and activations

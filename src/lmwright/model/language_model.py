@@ -41,8 +41,8 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor, ctx: Context, layer: int) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         mixed_BTD = self.self_attn(self.input_layernorm(x_BTD), ctx, layer)
-        x_BTD = x_BTD + ctx.dropout(mixed_BTD, self.residual_dropout)
-        fed_BTD = self.mlp(self.post_attention_layernorm(x_BTD), ctx)
+        x_BTD, y_BTD = self.post_attention_layernorm.of_sum(x_BTD, ctx.dropout(mixed_BTD, self.residual_dropout))
+        fed_BTD = self.mlp(y_BTD, ctx)
         return x_BTD + ctx.dropout(fed_BTD, self.residual_dropout)
 
 

@@ -122,8 +122,8 @@ def _summed(x: Tensor) -> Tensor:
     return rows.sum(0)
 
 
-class RMSNorm(nn.Module):
-    """y = w * x / sqrt(mean(x^2) + eps)."""
+class Norm(nn.Module):
+    """A norm of rows of one width, with a gain for each column."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -132,24 +132,36 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
+        return self._normed(x_BTD)
+
+    def of_sum(self, x_BTD: Tensor, added_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """x + added, and the norm of that: compiled, both in one pass."""
+        x_BTD = x_BTD + added_BTD
+        return x_BTD, self._normed(x_BTD)
+
+    def _normed(self, x_BTD: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class RMSNorm(Norm):
+    """y = w * x / sqrt(mean(x^2) + eps)."""
+
+    def _normed(self, x_BTD: Tensor) -> Tensor:
         return rms_norm(x_BTD, self.weight, self.eps)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Norm):
     """y = w * (x - mean(x)) / sqrt(var(x) + eps) + b, with the biased variance."""
 
     def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        super().__init__(width, eps)
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """[..., D] -> [..., D], same dtype."""
+    def _normed(self, x_BTD: Tensor) -> Tensor:
         return layer_norm(x_BTD, self.weight, self.bias, self.eps)
 
 
-def build_norm(config: ModelConfig) -> nn.Module:
+def build_norm(config: ModelConfig) -> Norm:
     """The norm that the config names, over the model's width."""
-    kind = RMSNorm if config.norm == "rmsnorm" else LayerNorm
+    kind: type[Norm] = RMSNorm if config.norm == "rmsnorm" else LayerNorm
     return kind(config.hidden_size, config.norm_eps)
