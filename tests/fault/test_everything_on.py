@@ -59,6 +59,7 @@ def test_everything_at_once_resumes_to_the_bit(corpus: Path, tmp_path: Path, cut
     validation = [record["average_loss"] for record in records(tmp_path / "broken", "evaluation")]
     assert validation == [record["average_loss"] for record in records(tmp_path / "straight", "evaluation")]
     assert all(record["loss"] != record["average_loss"] for record in records(tmp_path / "broken", "evaluation"))
+    assert len(set(validation)) == len(validation), "the average follows the weights"
 
 
 def test_recomputed_blocks_change_no_bit(corpus: Path, tmp_path: Path) -> None:
