@@ -104,8 +104,8 @@ def calls(monkeypatch):
     """What would be compiled is counted and run as it is."""
     seen: list[str] = []
 
-    def fake(function, *, dynamic):
-        assert dynamic is False
+    def fake(function, *, dynamic, fullgraph):
+        assert (dynamic, fullgraph) == (False, True)
 
         def counted(*args):
             seen.append(f"{type(function.__self__).__name__}.{function.__name__}")
@@ -141,6 +141,14 @@ def test_norms_and_activations_are_compiled_where_a_model_trains_alone(calls, co
     parts.active = False
     model(ids, Context.dense(ids))
     assert len(calls) == len(expected)
+
+
+def test_a_process_may_train_models_of_many_shapes(calls):
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=8):
+        compilation.compile_model(LanguageModel(GPT2))
+        assert config.recompile_limit == compilation.MOST_SHAPES
 
 
 def test_recomputed_blocks_are_compiled_in_both_passes(calls):

@@ -30,6 +30,7 @@ MARGIN = 1.5  # times the seconds of compilation must be saved
 # Before anything is compiled: no run was seen to save a larger share, nor a first compilation to take less.
 MOST_GAIN, LEAST_SECONDS = 0.3, 5.0
 TURNS = 5
+MOST_SHAPES = 256  # that one process trains with; torch's own limit is 8
 
 
 class Compiled:
@@ -39,6 +40,11 @@ class Compiled:
     """
 
     def __init__(self, model: LanguageModel) -> None:
+        from torch._dynamo import config  # takes seconds: only where something is compiled
+
+        # Beyond its limit of shapes torch runs a function as it is. Then what a model computes would depend on how
+        # many others the process has trained; with `fullgraph` it is an error, and not to be met.
+        config.recompile_limit = max(config.recompile_limit, MOST_SHAPES)
         self.active = True
         for module in model.modules():
             for kind, names in METHODS.items():
@@ -48,7 +54,7 @@ class Compiled:
 
     def _replace(self, module: nn.Module, name: str) -> None:
         plain = getattr(module, name)
-        compiled = torch.compile(plain, dynamic=False)
+        compiled = torch.compile(plain, dynamic=False, fullgraph=True)
 
         def method(*args: Any) -> Any:
             return (compiled if self.active and torch.is_grad_enabled() else plain)(*args)
