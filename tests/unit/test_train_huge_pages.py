@@ -32,8 +32,8 @@ def resident():
 machine.keep_memory()
 assert not advised(torch.ones(2**20))
 before = resident()
-assert huge_pages.use(2**31)
-assert huge_pages.use(2**31)
+assert huge_pages.use(2**32)
+assert huge_pages.use(2**32)
 assert resident() - before < 2**26, "addresses alone are reserved"
 for _ in range(3):
     machine.keep_memory()  # gives nothing back
