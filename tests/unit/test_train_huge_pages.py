@@ -16,12 +16,12 @@ import torch
 from lmwright.train import huge_pages, machine
 
 def advised(tensor):
-    inside = False
+    last, inside = tensor.data_ptr() + tensor.nbytes - 1, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         first = line.split()[0]
         if "-" in first and ":" not in first:
             start, end = (int(part, 16) for part in first.split("-"))
-            inside = start <= tensor.data_ptr() < end
+            inside = start <= last < end
         elif inside and first == "VmFlags:":
             return "hg" in line.split()
     raise AssertionError("no mapping holds the tensor")
