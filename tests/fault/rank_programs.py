@@ -237,14 +237,14 @@ def err(rank: int) -> None:
 
 def hang(rank: int) -> None:
     def act(real: Any, *arguments: Any) -> Any:
-        time.sleep(4 * PATIENCE)  # its GPU hangs, or its disk
+        time.sleep(2 * PATIENCE)  # its GPU hangs, or its disk
         os._exit(0)
 
     if rank == 1:
         at_call(AdamW, "step", 5, act)
 
 
-PATIENCE = 3  # seconds
+PATIENCE = 20  # seconds; planning on a busy machine takes many, and is no hanging
 SPOILED: dict[str, Callable[[int], None]] = {
     "batch": refuse_batch,
     "disk": refuse_disk,
