@@ -87,7 +87,6 @@ class Ours:
         from lmwright.model.checkpoint import load_model
         from lmwright.objectives import causal
         from lmwright.runs import RunDirectory
-        from lmwright.train import huge_pages
         from lmwright.train.checkpoint import State
         from lmwright.train.compile import compile_model
         from lmwright.train.config import TrainConfig
@@ -96,7 +95,6 @@ class Ours:
         from lmwright.train.optimizers import adamw
 
         keep_memory()  # this and the next as every run of the package does
-        huge_pages.use()
         self.steps = SHAPES[shape][4]
         self.state = State()
         model = load_model(start)

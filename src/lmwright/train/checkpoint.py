@@ -173,7 +173,7 @@ def steps(run: RunDirectory) -> list[Path]:
             f"{run.checkpoints}: is a file, and must be the directory of the run's checkpoints; put that back"
         )
     found = run.checkpoints.glob("step-*") if run.checkpoints.is_dir() else ()
-    return sorted((path for path in found if path.name[5:].isdigit()), key=_step_of)
+    return sorted((path for path in found if path.name[5:].isdecimal()), key=_step_of)
 
 
 def _step_of(path: Path) -> int:
