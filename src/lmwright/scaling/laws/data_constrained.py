@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmwright.scaling.laws import Columns
-from lmwright.scaling.laws._shared import EXPONENT, LN_COEFFICIENT, LN_FLOOR, exp
-from lmwright.scaling.laws._terms import log_sum, solve
+from lmwright.scaling.laws._shared import EXPONENT, LN_COEFFICIENT, LN_FLOOR, exp, log_sum, solve, within
 from lmwright.scaling.points import Floats
 
 INPUTS = ("parameters", "tokens", "unique_tokens")
@@ -98,9 +97,7 @@ def starts(columns: Columns, log_loss_R: Floats) -> Floats:
         solved_SK = solve(logs_SKR, log_loss_SR)
         optimal_SR = _log_optimal(solved_SK[:, :1], solved_SK[:, 1:2], alpha_S1, beta_S1, unique_R)
         size_SR = saturate(optimal_SR, columns["parameters"], star_n_S1)[0]
-    low_P, high_P = np.array(BOUNDS).T
-    theta_SP: Floats = np.clip(np.concatenate([solved_SK, rest_S4], axis=1), low_P, high_P)
-    return theta_SP
+    return within(BOUNDS, np.concatenate([solved_SK, rest_S4], axis=1))
 
 
 def natural(theta_P: Floats) -> dict[str, float]:

@@ -15,8 +15,7 @@ import math
 import numpy as np
 
 from lmwright.scaling.laws import Columns
-from lmwright.scaling.laws._shared import EXPONENT, exp
-from lmwright.scaling.laws._terms import log_sum, solve
+from lmwright.scaling.laws._shared import EXPONENT, exp, log_sum, solve, within
 from lmwright.scaling.points import Floats
 
 INPUTS = ("parameters", "tokens")
@@ -52,9 +51,7 @@ def starts(columns: Columns, log_loss_R: Floats) -> Floats:
     ln_n_SR, ln_d_SR = np.broadcast_arrays(-ratio_S1 * columns["parameters"], -columns["tokens"])
     solved_SK = solve(np.stack([ln_n_SR, ln_d_SR], axis=1), log_loss_R / exponents_S2[:, 1:])
     ln_scales_SK = np.stack([solved_SK[:, 0] / ratio_S1[:, 0], solved_SK[:, 1]], axis=1)
-    low_P, high_P = np.array(BOUNDS).T
-    theta_SP: Floats = np.clip(np.concatenate([ln_scales_SK, exponents_S2], axis=1), low_P, high_P)
-    return theta_SP
+    return within(BOUNDS, np.concatenate([ln_scales_SK, exponents_S2], axis=1))
 
 
 def natural(theta_P: Floats) -> dict[str, float]:

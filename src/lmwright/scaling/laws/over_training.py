@@ -15,8 +15,7 @@ import math
 import numpy as np
 
 from lmwright.scaling.laws import Columns
-from lmwright.scaling.laws._shared import EXPONENT, LN_COEFFICIENT, LN_FLOOR, exp
-from lmwright.scaling.laws._terms import log_sum, solve
+from lmwright.scaling.laws._shared import EXPONENT, LN_COEFFICIENT, LN_FLOOR, exp, log_sum, solve, within
 from lmwright.scaling.points import Floats
 
 INPUTS = ("parameters", "tokens")
@@ -50,9 +49,7 @@ def starts(columns: Columns, log_loss_R: Floats) -> Floats:
     by_n_R, by_d_R = _squares(columns)
     logs_SKR = np.stack([-eta_S1 * by_n_R, -eta_S1 * by_d_R, np.zeros((count, len(by_n_R)))], axis=1)
     solved_SK = solve(logs_SKR, np.broadcast_to(log_loss_R, (count, len(by_n_R))))
-    low_P, high_P = np.array(BOUNDS).T
-    theta_SP: Floats = np.clip(np.concatenate([solved_SK, eta_S1], axis=1), low_P, high_P)
-    return theta_SP
+    return within(BOUNDS, np.concatenate([solved_SK, eta_S1], axis=1))
 
 
 def _squares(columns: Columns) -> tuple[Floats, Floats]:

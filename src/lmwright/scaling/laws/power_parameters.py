@@ -1,43 +1,19 @@
 """L(N) = (N_c / N)^alpha: a power law in parameters that falls without end.
 
-Kaplan et al. 2020, arXiv:2001.08361, eq. 1.1. It holds for
-models trained to their end on data enough not to matter,
-where the loss is far above what cannot be learnt; nearer to it, `power_parameters_floor` holds.
+Kaplan et al. 2020, arXiv:2001.08361, eq. 1.1. It holds for models trained to their end on data enough not to
+matter, where the loss is far above what cannot be learnt; nearer to it, `power_parameters_floor` holds.
 """
 
 from __future__ import annotations
 
-import math
+from lmwright.scaling.laws._shared import PowerLaw
 
-import numpy as np
-
-from lmwright.scaling.laws import Columns
-from lmwright.scaling.laws._shared import PowerSum, exp
-from lmwright.scaling.points import Floats
-
-_LAW = PowerSum(inputs=("parameters",), floor=False, grid=64)
+_LAW = PowerLaw(inputs=("parameters",), coefficients=("A",), exponents=("alpha",), scale="N_c")
 
 INPUTS = _LAW.inputs
-PARAMETERS = ("ln_A", "alpha")
+PARAMETERS = _LAW.parameters
 BOUNDS = _LAW.bounds
-
-
-def log_loss(theta_SP: Floats, columns: Columns) -> tuple[Floats, Floats]:
-    """Return ln L = ln A - alpha ln N, [S, R], and its derivatives, [S, R, P]."""
-    return _LAW.log_loss(theta_SP, columns)
-
-
-def starts(columns: Columns, log_loss_R: Floats) -> Floats:
-    """Return 64 starts, [S, P]: as many exponents, the rest solved."""
-    return _LAW.starts(columns, log_loss_R)
-
-
-def natural(theta_P: Floats) -> dict[str, float]:
-    """Return N_c = A^(1/alpha), where the law reaches a loss of 1, and alpha."""
-    ln_coefficient, exponent = (float(value) for value in theta_P)
-    return {"N_c": exp(ln_coefficient / exponent), "alpha": exponent}
-
-
-def from_natural(constants: dict[str, float]) -> Floats:
-    """Return the coordinates of published constants, [P]."""
-    return np.array([constants["alpha"] * math.log(constants["N_c"]), constants["alpha"]])
+log_loss = _LAW.log_loss
+starts = _LAW.starts
+natural = _LAW.natural
+from_natural = _LAW.from_natural
