@@ -21,7 +21,7 @@ from lmwright.recipes.pretrain import pretrain
 from lmwright.report import catalog, run_points
 
 SIZES = ["--sizes", "35k,110k"]
-SHAPE = ["--lengths", "2", "--context", "32", "--tokens-per-parameter", "0.05", "--no-sweep", "--workers", "2"]
+SHAPE = ["--lengths", "2", "--context", "32", "--tokens-per-parameter", "0.05", "--sweep", "0", "--workers", "2"]
 
 
 def quiet(text: str) -> None:

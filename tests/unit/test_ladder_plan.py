@@ -19,13 +19,13 @@ from lmwright.cli import main as cli
 from lmwright.data.build import Corpus, build_corpus
 from lmwright.errors import ConfigError
 from lmwright.recipes import ladder as recipe
-from lmwright.recipes import ladder_job, ladder_plan, workers
+from lmwright.recipes import ladder_job, ladder_plan, ladder_sweep, workers
 from lmwright.recipes.ladder_plan import Ladder, Trunk
+from lmwright.recipes.ladder_sweep import Tried
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.recipes.workers import JobFailed
 from lmwright.scaling.flops import count_parameters
 from lmwright.scaling.planning import hyper
-from lmwright.scaling.sweep import fit_sweep
 
 
 @pytest.fixture(scope="module")
@@ -113,32 +113,84 @@ def test_none_and_twins_are_refused(corpus: Corpus, asked: dict[str, Any]) -> No
         ask(corpus, **asked)
 
 
-def swept(trunk: Trunk, best: float) -> list[tuple[float, float]]:
-    """Try rates as the sweep does, on a valley of a known bottom."""
-    tried: list[tuple[float, float]] = []
-    while rates := ladder_plan.rates_to_try(trunk, tried):
-        tried += [(rate, 3 + 0.1 * math.log(rate / best) ** 2) for rate in rates]
+def valley(trunk: Trunk, batch: float, rate: float) -> Callable[[int, float], float]:
+    """Return a loss with its bottom at so many times the batch and the rate of the prior."""
+    at_batch, at_rate = batch * trunk.settings.batch_size, rate * trunk.settings.learning_rate
+
+    def loss(batch_size: int, learning_rate: float) -> float:
+        moved = at_rate * math.sqrt(batch_size / at_batch)
+        return 3 + 0.1 * math.log(learning_rate / moved) ** 2 + 0.03 * math.log(batch_size / at_batch) ** 2
+
+    return loss
+
+
+def swept(trunk: Trunk, loss: Callable[[int, float], float]) -> list[Tried]:
+    """Try batches and rates as the sweep does."""
+    tried: list[Tried] = []
+    while pairs := ladder_sweep.wanted(trunk, tried):
+        tried += [Tried(batch_size=size, learning_rate=rate, loss=loss(size, rate)) for size, rate in pairs]
     return tried
 
 
-@pytest.mark.parametrize(("times", "count"), [(1.0, 3), (1.3, 3), (2.5, 4), (0.4, 4), (4.0, 5), (100.0, 5)])
-def test_the_sweep_goes_on_until_the_best_lies_between_others(corpus: Corpus, times: float, count: int) -> None:
-    trunk = ladder_plan.sweep_trunk(ask(corpus), corpus)
-    assert len(swept(trunk, ladder_plan.prior_rate(trunk) * times)) == count
+@pytest.fixture(scope="module")
+def smallest(corpus: Corpus) -> Trunk:
+    """The smallest size with batches below and above the prior's that leave room for a decay."""
+    [trunk] = ladder_sweep.trunks(ask(corpus, tokens_per_parameter=4.0), corpus)
+    assert trunk.settings.batch_size >= 4
+    assert ladder_sweep.possible(trunk, 8 * trunk.settings.batch_size)
+    return trunk
 
 
-def test_a_rate_that_was_measured_is_the_rate_that_is_chosen_there(corpus: Corpus) -> None:
-    """Whatever batch the rule has in mind; and a run that diverged is no obstacle."""
-    trunk = ladder_plan.sweep_trunk(ask(corpus), corpus)
-    best = 1.4 * ladder_plan.prior_rate(trunk)
-    scale = ladder_plan.sweep_scale(trunk)
-    wanted = fit_sweep([]).batch_tokens.value(scale)
-    assert wanted != pytest.approx(trunk.settings.batch_size * trunk.length, rel=0.2)
-    tried = [*swept(trunk, best), (64 * best, math.inf)]
-    rules = fit_sweep([ladder_plan.trial(trunk, rate, loss, wanted) for rate, loss in tried])
-    found = hyper.choose(trunk.config, trunk.tokens(0), trunk.length, rules=rules)
-    assert found.batch_size == trunk.settings.batch_size
-    assert found.learning_rate == pytest.approx(best, rel=1e-6)
+@pytest.mark.parametrize(
+    ("rate", "count"), [(1.0, 9), (1.3, 9), (2.5, 10), (0.4, 10), (4.0, 11), (0.1, 12), (100.0, 21)]
+)
+def test_the_sweep_goes_on_until_the_best_rate_lies_between_others(
+    smallest: Trunk, rate: float, count: int
+) -> None:
+    tried = swept(smallest, valley(smallest, 1.0, rate))
+    assert len(tried) == count
+    assert len({(one.batch_size, one.learning_rate) for one in tried}) == count
+    if rate < 10:
+        best = ladder_sweep.rules([(smallest, tried)]).optima[0]
+        assert best.learning_rate == pytest.approx(rate * smallest.settings.learning_rate)
+
+
+@pytest.mark.parametrize(("times", "batches"), [(1.0, 3), (1.4, 3), (3.0, 5), (0.34, 5)])
+def test_the_sweep_goes_on_until_the_best_batch_does(smallest: Trunk, times: float, batches: int) -> None:
+    tried = swept(smallest, valley(smallest, times, 1.3))
+    assert len({one.batch_size for one in tried}) == batches
+    best = ladder_sweep.rules([(smallest, tried)]).optima[0]
+    assert best.batch_tokens == pytest.approx(times * smallest.settings.batch_size * smallest.length)
+
+
+def test_a_batch_without_room_for_a_decay_is_not_tried(corpus: Corpus) -> None:
+    [trunk] = ladder_sweep.trunks(ask(corpus), corpus)
+    largest = max(size for size in range(1, 999) if ladder_sweep.possible(trunk, size))
+    tried = swept(trunk, valley(trunk, 64.0, 1.0))
+    assert {one.batch_size for one in tried} == {
+        size for size in (trunk.settings.batch_size // 2, trunk.settings.batch_size) if size
+    } | {size for size in (2 * trunk.settings.batch_size,) if size <= largest}
+
+
+def test_trials_of_all_batches_read_the_same_tokens(corpus: Corpus, smallest: Trunk) -> None:
+    for size in (smallest.settings.batch_size // 2, 2 * smallest.settings.batch_size):
+        settings = resolve(ladder_sweep.run_file(smallest, str(corpus.directory), size, 0.01), "test").training
+        assert settings.batch_size == size
+        assert settings.steps * size == pytest.approx(
+            smallest.steps(0) * smallest.settings.batch_size, rel=0.5 / smallest.unit * 2
+        )
+        assert settings.optimizer["lr"] == 0.01
+
+
+def test_what_was_measured_is_what_is_chosen_there(smallest: Trunk) -> None:
+    """Rate and batch both; and a run that diverged is no obstacle."""
+    tried = swept(smallest, valley(smallest, 1.0, 1.4))
+    rules = ladder_sweep.rules([(smallest, [*tried, replace(tried[0], learning_rate=9.0, loss=math.inf)])])
+    found = hyper.choose(smallest.config, smallest.tokens(0), smallest.length, rules=rules)
+    assert found.batch_size == smallest.settings.batch_size
+    assert found.learning_rate == pytest.approx(1.4 * smallest.settings.learning_rate, rel=1e-6)
+    assert "as measured on 1 size" in found.reasons["learning_rate"]
+    assert "as measured on 1 size" in found.reasons["batch_size"]
 
 
 class Instead(workers.Pool):
@@ -178,7 +230,7 @@ def climb(
 
 
 def test_cool_downs_wait_for_their_piece_of_the_trunk(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
-    asked = ask(corpus, sweep=False)
+    asked = ask(corpus, sweep=0)
     pool, said = climb(monkeypatch, asked, tmp_path / "out", lambda out: 3.0)
     made = ladder_plan.trunks(asked, corpus)
     for trunk in made:
@@ -195,7 +247,7 @@ def test_cool_downs_wait_for_their_piece_of_the_trunk(corpus: Corpus, tmp_path: 
 
 
 def test_a_failure_is_named_and_takes_no_other_with_it(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
-    asked = ask(corpus, sweep=False)
+    asked = ask(corpus, sweep=0)
     small = ladder_plan.trunks(asked, corpus)[0]
     broken = f"{small.name}-{small.piece(1)}"
 
@@ -215,23 +267,28 @@ def test_a_failure_is_named_and_takes_no_other_with_it(corpus: Corpus, tmp_path:
     assert f"runs/{small.run_name(0)}" in done
 
 
-def test_the_sweep_decides_the_rate_of_every_trunk(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
-    asked = ask(corpus, lengths=1)
-    best = 1.3 * ladder_plan.prior_rate(ladder_plan.sweep_trunk(asked, corpus))
+def test_the_sweep_decides_rate_and_batch_of_every_trunk(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
+    asked = ask(corpus, lengths=1, sweep=2, tokens_per_parameter=4.0)
+    sizes = {trunk.name: trunk for trunk in ladder_sweep.trunks(asked, corpus)}
 
     def loss(out: Path) -> float:
-        return 3 + math.log(float(out.name) / best) ** 2 if out.parent.name == "sweep" else 3.0
+        if out.parent.name != "sweep":
+            return 3.0
+        size, batch, rate = out.name.split("-", 2)
+        return valley(sizes[size], 1.0, 1.3)(int(batch.removeprefix("batch")), float(rate))
 
     pool, _ = climb(monkeypatch, asked, tmp_path / "out", loss)
     record = json.loads((tmp_path / "out" / "ladder.json").read_text())
-    assert len(record["sweep"]["trials"]) == 3
-    assert all(path.startswith("sweep/") for path in pool.order[:3])
-    assert record["runs"][0]["learning_rate"] == pytest.approx(best, rel=0.01)  # names have three digits
-    assert "as measured on 1 size" in record["runs"][1]["reason"]
+    assert [len(size["trials"]) for size in record["sweep"]] == [9, 9]
+    assert all(path.startswith("sweep/") for path in pool.order[:18])
+    for run, trunk in zip(record["runs"], sizes.values(), strict=True):
+        assert run["learning_rate"] == pytest.approx(1.3 * trunk.settings.learning_rate, rel=0.02)
+        assert run["batch_size"] == trunk.settings.batch_size
+        assert "as measured on 2 sizes" in run["reason"]
 
 
 def test_another_ladder_and_another_directory_are_refused(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
-    asked, out = ask(corpus, sweep=False, lengths=1), tmp_path / "out"
+    asked, out = ask(corpus, sweep=0, lengths=1), tmp_path / "out"
     climb(monkeypatch, asked, out, lambda path: 3.0)
     assert recipe.asked_before(out) == asked
     with pytest.raises(ConfigError, match=r"begun with seeds = \(0,\), not \(1,\); go on with it by --resume"):

@@ -18,13 +18,17 @@ def scale(size: float, ratio: float = 20.0) -> Scale:
 
 
 def sweep(sizes: list[Scale], rate, batch=None, *, noise: float = 0.0, shift: float = 1.0) -> list[Trial]:
-    """Losses that are parabolas in ln rate and ln batch around planted optima, on grids of factors of two."""
+    """Losses that are parabolas in ln rate and ln batch around planted optima, on grids of factors of two.
+
+    Without a batch all runs have that of the prior, so that no rate has to be moved.
+    """
     random = np.random.default_rng(2)
+    prior = priors.load("step_law").batch_tokens
     trials = []
     for one in sizes:
         for step in range(-2, 3):
             for turn in range(-2, 3) if batch else (0,):
-                chosen_batch = (batch(one) if batch else 65536.0) * 2.0**turn * 1.1
+                chosen_batch = batch(one) * 2.0**turn * 1.1 if batch else prior(one)
                 chosen = rate(one) * 2.0**step * 1.2 * shift
                 loss = 3 + 0.05 * math.log(chosen / rate(one)) ** 2 + noise * random.normal()
                 loss += 0.02 * math.log(chosen_batch / batch(one)) ** 2 if batch else 0.0
@@ -42,7 +46,7 @@ def test_a_planted_power_law_comes_back_and_carries_on():
     def batch(one: Scale) -> float:
         return 3.0 * one.tokens**0.5
 
-    found = fit_sweep(sweep(LADDER, rate, batch))
+    found = fit_sweep(sweep(LADDER, rate, batch), rate_prior="step_law")
     assert found.warnings == ()
     for one, best in zip(LADDER, found.optima, strict=True):
         assert best.scale == one
@@ -63,7 +67,7 @@ def test_where_n_and_d_vary_apart_each_has_its_exponent():
     def rate(one: Scale) -> float:
         return 0.9 * one.non_embedding**-0.4 * (one.tokens / 1e8) ** 0.1
 
-    found = fit_sweep(sweep(sizes, rate))
+    found = fit_sweep(sweep(sizes, rate), rate_prior="step_law")
     assert found.learning_rate.covariates == ("N", "D")
     for far in (scale(1e9, 100.0), scale(1e5, 1.0)):
         assert found.learning_rate.value(far) == pytest.approx(rate(far), rel=1e-8)
@@ -93,7 +97,7 @@ def test_an_optimum_at_the_edge_is_refused_and_the_prior_stands():
         assert len(found.warnings) == 4
         assert all(f"is refused: the least loss is at the {side} rate" in text for text in found.warnings)
         one = scale(3e8)
-        assert found.learning_rate.value(one) == priors.load("step_law").learning_rate(one)
+        assert found.learning_rate.value(one) == priors.load("step_law_small").learning_rate(one)
         assert "not measured here" in found.learning_rate.reason(one)
 
 
@@ -105,6 +109,9 @@ def test_a_batch_at_the_edge_is_refused_and_its_rate_is_kept():
     assert found.optima[0].learning_rate == pytest.approx(1e-3)
     assert "its batch is refused: the least loss is at the last batch" in found.warnings[0]
     assert found.batch_tokens.coefficients == ()
+    wanted, at = priors.load("step_law").batch_tokens(LADDER[0]), found.optima[0].at
+    assert at == max(trial.batch_tokens for trial in kept)
+    assert found.learning_rate.value(LADDER[0]) == pytest.approx(1e-3 * math.sqrt(wanted / at))
 
 
 def test_runs_that_diverged_are_no_points_of_the_valley():
@@ -116,7 +123,7 @@ def test_runs_that_diverged_are_no_points_of_the_valley():
 
 
 def test_without_trials_it_is_the_prior_and_says_where_from():
-    found = fit_sweep([], batch_prior="power_lines")
+    found = fit_sweep([], rate_prior="step_law", batch_prior="power_lines")
     one = scale(1e6)
     assert found.batch_tokens.value(one) == priors.load("power_lines").batch_tokens(one)
     assert "arXiv:2505.13738" in found.batch_tokens.reason(one)

@@ -57,7 +57,7 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 )  # fmt: skip
 @click.option("--seeds", callback=_seeds, help="Each trains the whole grid.  [default: 0]")
 @click.option(
-    "--sweep/--no-sweep", default=None, help="Measure the learning rate at the smallest size.  [default: sweep]"
+    "--sweep", type=int, help="Smallest sizes that rate and batch are measured at first; 0: none.  [default: 1]"
 )
 @click.option(
     "--workers",

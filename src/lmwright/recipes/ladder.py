@@ -1,6 +1,6 @@
 """A ladder of small models as a story: sweep the rate, plan the grid, train trunks and cool-downs, keep score.
 
-    OUT/  ladder.json (what was asked, and every run)  sweep/RATE  trunks/SIZE-STEPS  runs/SIZE-STEPS
+    OUT/  ladder.json (what was asked, and every run)  sweep/SIZE-BATCH-RATE  trunks/SIZE-STEPS  runs/SIZE-STEPS
 
 Each of sweep, trunks and runs holds run directories as `pretrain` makes them; those in runs/ are the points that
 `lmwright fit OUT/runs` reads. Jobs run side by side (`recipes.workers`). Stopped halfway, the same ladder goes on:
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any
 from lmwright.config import convert, to_dict
 from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError, DataError, LmwrightError
-from lmwright.recipes import ladder_job, ladder_plan, ladder_words, workers
+from lmwright.recipes import ladder_job, ladder_plan, ladder_sweep, ladder_words, workers
 from lmwright.recipes.ladder_plan import Ladder, Trunk
+from lmwright.recipes.ladder_sweep import Tried
 from lmwright.recipes.workers import JobFailed, Pool
 from lmwright.runs import atomic_write_json, hold, read_json
 from lmwright.scaling.flops import count_parameters
-from lmwright.scaling.sweep import Swept, fit_sweep
+from lmwright.scaling.sweep import Swept
 
 Say = Callable[[str], None]
 RECORD = "ladder.json"
@@ -101,7 +102,7 @@ def _refuse_other(asked: Ladder, out: Path) -> None:
 
 
 def _train(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> dict[str, Any]:
-    record: dict[str, Any] = {"asked": to_dict(asked), "sweep": None, "runs": []}
+    record: dict[str, Any] = {"asked": to_dict(asked), "sweep": [], "runs": []}
     atomic_write_json(out / RECORD, record)
     rules = None
     if asked.sweep:
@@ -127,37 +128,35 @@ def _train(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> di
     return record
 
 
-def _sweep(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> tuple[Swept, dict[str, Any]]:
-    """Try rates at the smallest size until the best has others on both sides; return the rules, and the record."""
-    trunk = ladder_plan.sweep_trunk(asked, corpus)
-    tried: list[tuple[float, float]] = []
-
-    def job(rate: float) -> Job:
-        path, steps = f"sweep/{rate:.3g}", trunk.steps(0)
-        settings = trunk.run_file(asked.corpus, steps=steps, schedule=trunk.decaying(0), rate=rate)
-        first = (settings, out / path)
-        return Job(path=path, steps=steps, function=ladder_job.begin, arguments=first, may_diverge=True)
-
-    while rates := ladder_plan.rates_to_try(trunk, tried):
-        jobs = {f"sweep/{rate:.3g}": rate for rate in rates}
+def _sweep(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> tuple[Swept, list[dict[str, Any]]]:
+    """Try rates and batches at the smallest sizes, all sizes side by side; return the rules, and the record."""
+    results: list[tuple[Trunk, list[Tried]]] = [(trunk, []) for trunk in ladder_sweep.trunks(asked, corpus)]
+    while jobs := dict(_trials(asked.corpus, results, out)):
         losses: dict[str, float] = {}
-        failed = _do([job(rate) for rate in rates], out, pool, say, losses.__setitem__)
+        failed = _do([job for job, _, _ in jobs.values()], out, pool, say, losses.__setitem__)
         if failed:
             path, message = next(iter(failed.items()))
             raise JobFailed(f"{out / path}: {message}; the same command again goes on")
-        tried += [(rate, losses[path]) for path, rate in jobs.items()]
-    wanted = fit_sweep([]).batch_tokens.value(ladder_plan.sweep_scale(trunk))
-    rules = fit_sweep([ladder_plan.trial(trunk, rate, loss, wanted) for rate, loss in tried])
+        for path, (_, tried, trial) in jobs.items():
+            tried.append(replace(trial, loss=losses[path]))
+    rules = ladder_sweep.rules(results)
     for warning in rules.warnings:
         say(f"note          {warning}")
-    return rules, {
-        "steps": trunk.steps(0),
-        "tokens": trunk.tokens(0),
-        "trials": [
-            {"learning_rate": rate, "loss": loss if math.isfinite(loss) else None} for rate, loss in sorted(tried)
-        ],
-        "warnings": list(rules.warnings),
-    }
+    return rules, [ladder_words.swept(trunk, tried) for trunk, tried in results]
+
+
+def _trials(
+    corpus: str, results: Iterable[tuple[Trunk, list[Tried]]], out: Path
+) -> Iterator[tuple[str, tuple[Job, list[Tried], Tried]]]:
+    """Yield the jobs that the sweep wants next by their paths, and where their results belong."""
+    for trunk, tried in results:
+        for batch_size, rate in ladder_sweep.wanted(trunk, tried):
+            path = f"sweep/{ladder_sweep.name(trunk, batch_size, rate)}"
+            settings = ladder_sweep.run_file(trunk, corpus, batch_size, rate)
+            first = (settings, out / path)
+            steps = settings["training"]["steps"]
+            job = Job(path=path, steps=steps, function=ladder_job.begin, arguments=first, may_diverge=True)
+            yield path, (job, tried, Tried(batch_size=batch_size, learning_rate=rate, loss=math.nan))
 
 
 def describe(trunk: Trunk) -> list[dict[str, Any]]:

@@ -8,8 +8,6 @@ J + 1 lengths so cost k (4 2^J + 2^(J+1) - 1) updates instead of 5 k (2^(J+1) - 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,13 +21,11 @@ from lmwright.model.config import ModelConfig
 from lmwright.scaling.flops import Convention, count_parameters, flops_per_token
 from lmwright.scaling.planning import hyper
 from lmwright.scaling.planning.shape import counted, shape
-from lmwright.scaling.priors import Scale
-from lmwright.scaling.sweep import Swept, Trial, fit_sweep
+from lmwright.scaling.sweep import Swept
 
 FEWEST_UNITS = 4  # updates in the shortest decay
 MOST_WARMUP = 2  # units, of the four that every trunk has
 MOST_SIZES, MOST_LENGTHS, MOST_SEEDS = 20, 8, 10
-FIRST_RATES, MOST_RATES, RATE_RATIO = 3, 5, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +33,8 @@ class Ladder:
     """What can be asked for.
 
     sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size; each of the
-    `lengths` has twice the tokens of the one before. seeds: each trains the whole grid. sweep: measure the
-    learning rate at the smallest size first.
+    `lengths` has twice the tokens of the one before. seeds: each trains the whole grid. sweep: at so many of the
+    smallest sizes rate and batch are measured first.
     """
 
     corpus: str
@@ -49,7 +45,7 @@ class Ladder:
     context_length: Annotated[int, Meta(ge=2)] = 256
     convention: Convention = "chinchilla"
     seeds: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
-    sweep: bool = True
+    sweep: Annotated[int, Meta(ge=0, le=MOST_SIZES)] = 1
 
     def __post_init__(self) -> None:
         for name, given, most in (("sizes", self.sizes, MOST_SIZES), ("seeds", self.seeds, MOST_SEEDS)):
@@ -156,52 +152,6 @@ def trunks(asked: Ladder, corpus: Corpus, rules: Swept | None = None) -> list[Tr
             name = label(size) + (f"-seed{seed}" if len(asked.seeds) > 1 else "")
             made.append(_trunk(asked, name, config, size, seed, asked.lengths, rules))
     return made
-
-
-def sweep_trunk(asked: Ladder, corpus: Corpus) -> Trunk:
-    """Return the smallest size at its shortest length, on which rates are tried."""
-    size = min(asked.sizes)
-    return _trunk(asked, "sweep", _model(asked, corpus, size), size, asked.seeds[0], 1, None)
-
-
-def rates_to_try(trunk: Trunk, tried: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the rates to try next: three around the prior, then beyond the edge where the best lies at one.
-
-    tried: rate and loss. Empty once the best lies between others, or at most `MOST_RATES` were tried.
-    """
-    prior = prior_rate(trunk)
-    first = [prior * RATE_RATIO**power for power in (-1, 0, 1)]
-    missing = [rate for rate in first if not any(math.isclose(rate, other) for other, _ in tried)]
-    if missing or len(tried) >= MOST_RATES:
-        return missing
-    rates = sorted(rate for rate, _ in tried)
-    best = min(tried, key=lambda one: (one[1], one[0]))[0]
-    if best == rates[0]:
-        return [best / RATE_RATIO]
-    return [best * RATE_RATIO] if best == rates[-1] else []
-
-
-def prior_rate(trunk: Trunk) -> float:
-    """Return what the prior wants for the sweep: without the ceiling of rates that nobody has measured."""
-    rules, scale = fit_sweep([]), sweep_scale(trunk)
-    batch = trunk.settings.batch_size * trunk.length
-    return rules.learning_rate.value(scale) * math.sqrt(batch / rules.batch_tokens.value(scale))
-
-
-def trial(trunk: Trunk, rate: float, loss: float, batch_tokens: float) -> Trial:
-    """Return a run of the sweep as `fit_sweep` takes it.
-
-    batch_tokens: that the batch rule has in mind. `hyper.choose` moves a rate from there to the real batch by the
-    square root, so what was measured at the real one is moved the other way.
-    """
-    own = trunk.settings.batch_size * trunk.length
-    scale = sweep_scale(trunk)
-    return Trial(scale=scale, learning_rate=rate * math.sqrt(batch_tokens / own), batch_tokens=own, loss=loss)
-
-
-def sweep_scale(trunk: Trunk) -> Scale:
-    """Return how large the runs of the sweep are."""
-    return Scale.of(trunk.config, trunk.tokens(0), trunk.length)
 
 
 def label(size: float) -> str:

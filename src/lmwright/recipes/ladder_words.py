@@ -1,13 +1,21 @@
-"""What a ladder would train and cost, in lines: the dry run of `lmwright ladder`."""
+"""What a ladder would train and cost, in lines: the dry run of `lmwright ladder`; its sweep, for ladder.json."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from lmwright.recipes import ladder_plan
+from lmwright.recipes import ladder_plan, ladder_sweep
 from lmwright.recipes.ladder_plan import Ladder, Trunk
+from lmwright.recipes.ladder_sweep import Tried
 from lmwright.scaling.flops import count_parameters
+
+SWEEP_RUNS = (
+    3 * ladder_sweep.FIRST_RATES,  # three batches
+    ladder_sweep.MOST_BATCHES * ladder_sweep.MOST_RATES,
+)
 
 
 def dry_run(asked: Ladder, workers: int) -> Iterator[str]:
@@ -20,11 +28,11 @@ def dry_run(asked: Ladder, workers: int) -> Iterator[str]:
     yield from table(trunks, corpus.facts.train.tokens)
     for trunk in trunks:
         yield f"{trunk.name:<14}learning rate {trunk.settings.learning_rate:.3g}: {reason(trunk)}"
-    sweep = ladder_plan.sweep_trunk(asked, corpus) if asked.sweep else None
-    if sweep is not None:
+    sweep = ladder_sweep.trunks(asked, corpus)
+    for trunk in sweep:
         yield (
-            f"sweep         {ladder_plan.FIRST_RATES} to {ladder_plan.MOST_RATES} runs of {sweep.steps(0):,} "
-            "steps at the smallest size come first; what they show corrects these rates"
+            f"sweep         {SWEEP_RUNS[0]} to {SWEEP_RUNS[1]} runs of {trunk.tokens(0):,} tokens at the size "
+            f"{trunk.name} come first; what they show corrects rate and batch"
         )
     yield from _cost(asked, trunks, sweep, workers)
 
@@ -59,7 +67,21 @@ def table(trunks: Sequence[Trunk], unique: int) -> Iterator[str]:
         )
 
 
-def _cost(asked: Ladder, trunks: Sequence[Trunk], sweep: Trunk | None, workers: int) -> Iterator[str]:
+def swept(trunk: Trunk, tried: Sequence[Tried]) -> dict[str, Any]:
+    """Return what ladder.json says of the sweep of one size."""
+    rows = sorted((one.batch_size, one.learning_rate, one.loss) for one in tried)
+    return {
+        "size": trunk.name,
+        "parameters": trunk.parameters,
+        "tokens": trunk.tokens(0),
+        "trials": [
+            {"batch_size": size, "learning_rate": rate, "loss": loss if math.isfinite(loss) else None}
+            for size, rate, loss in rows
+        ],
+    }
+
+
+def _cost(asked: Ladder, trunks: Sequence[Trunk], sweep: Sequence[Trunk], workers: int) -> Iterator[str]:
     """Yield the FLOPs and the seconds of everything, a size's update measured on this machine."""
     whole = sum(trunk.flops(number) for trunk in trunks for number in range(trunk.lengths))
     spent = sum(trunk.cost for trunk in trunks)
@@ -73,9 +95,8 @@ def _cost(asked: Ladder, trunks: Sequence[Trunk], sweep: Trunk | None, workers: 
     seconds = sum(trunk.updates * cost for trunk, cost in zip(trunks, costs, strict=True)) / workers
     longest = max(trunk.steps(trunk.lengths - 1) * cost for trunk, cost in zip(trunks, costs, strict=True))
     total = max(seconds, longest)
-    if sweep is not None:
-        rounds = -(-ladder_plan.FIRST_RATES // workers)
-        total += rounds * sweep.steps(0) * _step_seconds(sweep, asked.corpus)
+    for trunk in sweep:
+        total += -(-SWEEP_RUNS[0] // workers) * trunk.steps(0) * by_model[trunk.config]
     side_by_side = f"{workers} worker{'s' if workers > 1 else ''}"
     yield (
         f"time          {total:,.0f} s with {side_by_side}, from a measured update of each size; starts, "

@@ -2,10 +2,12 @@
 
 Of each size and batch the best rate is the bottom of a parabola in ln(rate) near the lowest loss; of each size
 the best batch is the bottom over ln(batch) of the losses at the best rates. A bottom at the edge of its grid is
-refused: the optimum lies beyond it. Over sizes a published prior is corrected by a power law, which leaves a
-power law: by one factor where one or two sizes were swept, by a power of N D from three on, by powers of N and
-of D where they vary apart. Where nothing can be used the prior stands alone. So few runs bend a rule only as
-far as they can.
+refused: the optimum lies beyond it. Over sizes a prior is corrected by a power law: by one factor where one or two
+sizes were swept, by a power of N D from three on, by powers of N and of D where they vary apart. Where nothing can
+be used the prior stands alone. So few runs bend a rule only as far as they can.
+
+A rate belongs to a batch: the rule's is the rate at the batch rule's batch. One that was measured at another is
+moved there by the square root of the batch, as Adam's noise has it (Malladi et al. 2022, arXiv:2205.10287).
 """
 
 # R rows (sizes with an optimum), P coefficients
@@ -26,6 +28,7 @@ from lmwright.scaling.priors import Scale
 from lmwright.scaling.valley import bottom
 
 Quantity = Literal["learning_rate", "batch_tokens"]
+DEFAULT = "step_law_small"  # of the priors
 FEW = 3  # sizes from which an exponent is fitted, beside the factor
 APART = 0.1  # smallest singular value of standardised ln N and ln D by the largest: above it they vary apart
 
@@ -48,10 +51,11 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best rate of a size, and its best batch where the sweep shows one."""
+    """The best rate of a size at the batch `at`, and the best batch where the sweep shows one: then it is `at`."""
 
     scale: Scale
     learning_rate: float
+    at: float
     batch_tokens: float | None
     loss: float
 
@@ -104,7 +108,7 @@ class Swept:
     warnings: tuple[str, ...]
 
 
-def fit_sweep(trials: Sequence[Trial], *, rate_prior: str = "step_law", batch_prior: str = "step_law") -> Swept:
+def fit_sweep(trials: Sequence[Trial], *, rate_prior: str = DEFAULT, batch_prior: str = DEFAULT) -> Swept:
     """Fit rules to a sweep; without a trial, they are the priors. ConfigError for a prior that gives no rate."""
     by_scale: dict[Scale, list[Trial]] = {}
     for trial in trials:
@@ -116,14 +120,20 @@ def fit_sweep(trials: Sequence[Trial], *, rate_prior: str = "step_law", batch_pr
         warnings.extend(f"size {scale.total:.3g}, {note}" for note in notes)
         if best is not None:
             optima.append(best)
-    rates = [(best.scale, best.learning_rate) for best in optima]
     batches = [(best.scale, best.batch_tokens) for best in optima if best.batch_tokens is not None]
+    batch_tokens = _rule("batch_tokens", batch_prior, batches)
+    rates = [(one.scale, at_batch(one.learning_rate, one.at, batch_tokens.value(one.scale))) for one in optima]
     return Swept(
         learning_rate=_rule("learning_rate", rate_prior, rates),
-        batch_tokens=_rule("batch_tokens", batch_prior, batches),
+        batch_tokens=batch_tokens,
         optima=tuple(optima),
         warnings=tuple(warnings),
     )
+
+
+def at_batch(rate: float, batch: float, other: float) -> float:
+    """Return what a rate at one batch is at another: by the square root of the batch."""
+    return rate * math.sqrt(other / batch)
 
 
 def _optimum(scale: Scale, trials: list[Trial]) -> tuple[Best | None, list[str]]:
@@ -144,11 +154,12 @@ def _optimum(scale: Scale, trials: list[Trial]) -> tuple[Best | None, list[str]]
     if not loss:
         return None, notes
     lowest = int(np.argmin(loss))
-    best = Best(scale=scale, learning_rate=math.exp(log_rate[lowest]), batch_tokens=None, loss=loss[lowest])
+    rate, at = math.exp(log_rate[lowest]), math.exp(log_batch[lowest])
+    best = Best(scale=scale, learning_rate=rate, at=at, batch_tokens=None, loss=loss[lowest])
     over = bottom(np.array(log_batch), np.array(loss))
     if over.problem is None:
-        rate = math.exp(float(np.interp(over.log_place, log_batch, log_rate)))
-        return replace(best, learning_rate=rate, batch_tokens=math.exp(over.log_place), loss=over.loss), notes
+        rate, at = math.exp(float(np.interp(over.log_place, log_batch, log_rate))), math.exp(over.log_place)
+        return replace(best, learning_rate=rate, at=at, batch_tokens=at, loss=over.loss), notes
     if len(loss) > 1:
         notes.append(f"its batch is refused: {over.problem.replace('place', 'batch')}")
     return best, notes

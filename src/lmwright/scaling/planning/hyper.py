@@ -2,7 +2,7 @@
 
 Rate and batch come from rules: one's own sweep where there is one, a published prior else (`scaling.sweep`).
 What a rule wants is bent where it must be: a batch is a whole number of sequences and leaves enough updates,
-and the rate follows the batch by the square root, as for Adam's noise (Malladi et al. 2022, arXiv:2205.10287).
+and the rate follows the batch by the square root.
 Knows nothing of the machine.
 """
 
@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
-from lmwright.scaling import priors
 from lmwright.scaling.priors import Scale, power_lines
-from lmwright.scaling.sweep import Rule, Swept, fit_sweep
+from lmwright.scaling.sweep import Rule, Swept, at_batch, fit_sweep
 
+CEILING = 2e-2  # of a rate that was not measured: no model of any size was best above it (docs/results)
 FEWEST_UPDATES = 200  # below, a schedule has no room for its warm-up and its decay
-CEILING = 2e-3  # of a rate that was not measured, outside its prior's range; docs/log.md, Muon: 4e-3 was worse
 WARMUP_SHARE = 0.1  # of the run, at most
 LEAST_DECAY, MOST_DECAY = 0.01, 0.2  # half a decade and more around the usual 0.1
 
@@ -75,10 +74,10 @@ def _batch(rule: Rule, scale: Scale, length: int, reasons: dict[str, str]) -> in
 def _rate(rules: Swept, scale: Scale, batch_tokens: int, reasons: dict[str, str]) -> float:
     """Return the peak rate: the rule's, by the square root of the batch over that which the rule has in mind."""
     rule = rules.learning_rate
-    rate = rule.value(scale) * math.sqrt(batch_tokens / rules.batch_tokens.value(scale))
+    rate = at_batch(rule.value(scale), rules.batch_tokens.value(scale), batch_tokens)
     reason = f"{rule.reason(scale)}; by the square root of the batch over the batch rule's"
-    if not rule.coefficients and priors.suggest(rule.prior, scale).outside and rate > CEILING:
-        reason += f"; {rate:.2g} lowered to {CEILING:g}, above which small models were worse (docs/log.md)"
+    if not rule.coefficients and rate > CEILING:
+        reason += f"; {rate:.2g} lowered to {CEILING:g}, above which no model was best"
         rate = CEILING
     reasons["learning_rate"] = reason
     return rate
