@@ -28,7 +28,7 @@ def test_within_the_range_of_the_prior_the_settings_are_its_own():
     rate = 1.79 * count.non_embedding**-0.713 * tokens**0.307 * math.sqrt(update / wanted)
     assert found.learning_rate == pytest.approx(rate)
     assert found.warmup_steps == min(math.ceil(count.total / update), found.steps // 10)
-    decay = update / (rate * tokens * 1.08 * (tokens / count.total) ** -0.527)
+    decay = update / (rate * tokens * 1.084 * (tokens / count.total) ** -0.527)
     assert found.weight_decay == pytest.approx(min(max(decay, 0.01), 0.2))
     assert "Step Law" in found.reasons["learning_rate"]
     assert "outside" not in found.reasons["learning_rate"]

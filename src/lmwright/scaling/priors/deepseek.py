@@ -1,8 +1,8 @@
 """DeepSeek: rate 0.3118 C^-0.1250, batch 0.2920 C^0.3271 tokens.
 
 DeepSeek-AI 2024, arXiv:2401.02954, eq. 1. C is M D, with M = 72 L d^2 + 12 L d T the training FLOPs of a token
-without embeddings and head, attention included. Fitted at compute-optimal allocation, so a run far from it is
-beyond the rule.
+without embeddings and head, attention included. Fitted on budgets of 1e17 to 2e19 FLOPs (section 3.1), to all
+settings within 0.25% of the best loss, at one allocation for each budget: a run far from it is beyond the rule.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Bergsma et al. 2025, arXiv:2505.13738. The paper's coefficient belongs to its tokenizer and sequence length, so
 the rule is anchored where nanochat (github.com/karpathy/nanochat, scripts/base_train.py) measured its optimum:
-2^19 tokens at 10.5 tokens for each of 135,267,456 parameters (12 layers). The range is that of the paper's
-models, as remembered. Its weight decay, from the time scale of AdamW's average: `timescale`.
+2^19 tokens at 10.5 tokens for each of 135,267,456 parameters (12 layers). The paper's models have 111M to 3.3B
+parameters; the range of D is as remembered, not read again. Its weight decay, from the time scale of AdamW's
+average: `timescale`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,6 @@ def batch_tokens(scale: Scale) -> float:
 
 
 def timescale(scale: Scale) -> float:
-    """Return B / (rate x decay x D) at its optimum, 1.08 (D/N)^-0.527: the share of a run that AdamW remembers."""
-    share: float = 1.08 * (scale.tokens / scale.total) ** -0.527
+    """Return B / (rate x decay x D) at its optimum, 1.084 (D/N)^-0.527: the share of a run that AdamW remembers."""
+    share: float = 1.084 * (scale.tokens / scale.total) ** -0.527
     return share
