@@ -92,6 +92,15 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"training": {"precision": "bf16"}},
     "evaluated": {"training": {"eval_every": 2, "checkpoint_every": 5}},
     "gpt2": {"architecture": {"family": "gpt2"}},
+    "lstm that carries its state, four epochs": {
+        "architecture": {
+            "family": "lstm",
+            "num_heads": 1,
+            "ffn_size": 0,
+            "attention_dropout": 0.0,
+        },
+        "data": {"packing": "contiguous"},
+    },
     "wsd, whole batch": {"training": {"micro_batch_size": 20, "schedule": {"name": "wsd"}}},
 }
 

@@ -12,6 +12,7 @@ from lmwright.cli._opening import average_option, device_option, open_model
 from lmwright.cli._paths import CORPUS, PATH
 
 if TYPE_CHECKING:
+    from lmwright.evaluate.loss import SplitLoss
     from lmwright.recipes.evaluate import Evaluation
 
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--context",
     type=click.IntRange(min=1),
-    help="Tokens a row; a token sees what is before it in its row.  [default: the model's, 1024 at most]",
+    help="Tokens a row; a token sees what is before it in its row (in an LSTM the rows before, too).  "
+    "[default: the model's, 1024 at most]",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Rows at a time.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
@@ -63,12 +65,19 @@ def command(
     click.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False) if as_json else _table(found))
 
 
+def _taken_along(loss: SplitLoss) -> str:
+    if loss.stretches is None:
+        return ""
+    return f", the state taken along through {loss.stretches} stretch" + ("es" if loss.stretches > 1 else "")
+
+
 def _table(found: Evaluation) -> str:
     loss = found.loss
     lines = [
         f"model         {found.model}" + (" (average of the weights)" if found.average else ""),
         f"corpus        {found.corpus}" + (f" ({found.split})" if found.split else ""),
-        f"tokens        {loss.tokens:,} scored, in rows of {loss.context_length:,} ({found.precision})",
+        f"tokens        {loss.tokens:,} scored, in rows of {loss.context_length:,}{_taken_along(loss)} "
+        f"({found.precision})",
         f"text          {loss.bytes:,} bytes in {loss.documents:,} documents",
         f"nats/token    {loss.nats_per_token:.4f}   = nats / tokens",
         f"perplexity    {loss.perplexity:.2f}   = exp(nats/token)",

@@ -27,7 +27,7 @@ class Batch:
     ids_BT: input ids. labels_BT: the id that each position is to predict (already shifted), IGNORE_INDEX where it
     is not scored. positions_BT: place of each token in its document, None for 0..T-1 in every row. segments_BT:
     document number in the row, -1 at padding, None for one document a row. sample_ids: numbers of
-    the rows in their plan.
+    the rows in their plan. continues: whether each row goes on where the same row of the batch before ended.
     """
 
     ids_BT: Tensor
@@ -35,6 +35,7 @@ class Batch:
     positions_BT: Tensor | None = None
     segments_BT: Tensor | None = None
     sample_ids: tuple[int, ...] = ()
+    continues: bool = False
 
     def num_targets(self) -> int:
         """Return the number of scored positions."""
@@ -62,7 +63,7 @@ class Batch:
         )
 
     @classmethod
-    def of(cls, rows: Rows, sample_ids: tuple[int, ...] = ()) -> Batch:
+    def of(cls, rows: Rows, sample_ids: tuple[int, ...] = (), *, continues: bool = False) -> Batch:
         """Wrap numpy rows (ids, labels, positions, segments) without copying."""
         ids, labels, positions, segments = rows
         return cls(
@@ -71,6 +72,7 @@ class Batch:
             positions_BT=_tensor(positions),
             segments_BT=_tensor(segments),
             sample_ids=sample_ids,
+            continues=continues,
         )
 
 

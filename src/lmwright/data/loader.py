@@ -1,9 +1,14 @@
 """The loader: steps of rows in an order that depends on (seed, epoch) alone, for any number of ranks.
 
 The one state is the cursor: how many samples all ranks together have consumed. Sample number s is row
-order(seed, s // N)[s % N] of the plan (N rows). A step takes the next `batch_size` samples, and rank r of W the
-part r of W of them. So the stream of samples is the same for every number of ranks and every batch size, before
-and after a resume, and across the end of an epoch, where one step may straddle two. No random state exists.
+order.epoch(s // N)[s % N] of the plan (N samples an epoch; `data.order`). A step takes the next `batch_size`
+samples, and rank r of W the part r of W of them. So the stream of samples is the same for every number of ranks,
+before and after a resume, and across the end of an epoch. No random state exists.
+
+Shuffled rows, the usual order, are all read once an epoch, the stream is the same for every batch size, too, and
+a step may straddle two epochs. Rows in streams give that up: there are as many streams as a step has rows, so
+another batch size is another order, which a resume refuses; no step straddles; and up to batch_size - 1 rows at the
+ends of the plan are left out of an epoch, not always the same.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmwright.data.batch import Batch
-from lmwright.data.order import permutation
+from lmwright.data.order import Order, Shuffled, Streams
 from lmwright.data.pack import PackPlan, fingerprint
 from lmwright.errors import CheckpointError, ConfigError, DataError
 
@@ -49,8 +54,11 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         cursor: Cursor | None = None,
+        streams: bool = False,
     ) -> None:
-        """batch_size: rows of a step, over all ranks. Raises DataError if the plan has no row, ConfigError."""
+        """batch_size: rows of a step, over all ranks. streams: row b of a step goes on where row b of the one
+        before ended, of a plan of contiguous blocks. Raises DataError if the plan has too few rows, ConfigError.
+        """
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank}: must be from 0 to world size - 1 = {world_size - 1}")
         if batch_size < world_size:
@@ -64,24 +72,33 @@ class Loader:
                 f"{plan.context_length} and its label; give more text, or a context of at most "
                 f"{plan.split.num_tokens - 1}, or pack by documents"
             )
+        if streams and plan.num_sequences < batch_size:
+            raise DataError(
+                f"{plan.split.name}: too small: {plan.num_sequences} rows of {plan.context_length} tokens are no "
+                f"{batch_size} streams; give more text, or a smaller batch or context"
+            )
         self.plan = plan
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.cursor = cursor or Cursor()
+        self.streams = streams
+        rows = plan.num_sequences
+        self._order: Order = Streams(seed, rows, batch_size) if streams else Shuffled(seed, rows)
 
     @property
     def epoch(self) -> int:
         """Number of whole epochs consumed."""
-        return self.cursor.samples // self.plan.num_sequences
+        return self.cursor.samples // self._order.size
 
     def next_batch(self) -> Batch:
         """Return this rank's rows of the next step and move the cursor past the whole step."""
         start = self.cursor.samples
         first, end = part(self.batch_size, self.rank, self.world_size)
         indices = self.order(start + first, start + end)
-        batch = Batch.of(self.plan.fetch(indices), tuple(indices.tolist()))
+        goes_on = self._order.continues(start)
+        batch = Batch.of(self.plan.fetch(indices), tuple(indices.tolist()), continues=goes_on)
         self.cursor = Cursor(start + self.batch_size)
         return batch
 
@@ -92,22 +109,22 @@ class Loader:
 
     def order(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the rows of samples start..stop-1, which may lie in several epochs."""
-        count = self.plan.num_sequences
         parts: list[NDArray[np.int64]] = []
         while start < stop or not parts:
-            epoch, offset = divmod(start, count)
-            parts.append(permutation(self.seed, epoch, count)[offset : offset + stop - start])
+            epoch, offset = divmod(start, self._order.size)
+            parts.append(self._order.epoch(epoch)[offset : offset + stop - start])
             start += len(parts[-1])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the cursor, and by what its meaning is recognised."""
-        return {"samples": self.cursor.samples, "seed": self.seed, "plan": fingerprint(self.plan)}
+        kept = {"samples": self.cursor.samples, "seed": self.seed, "plan": fingerprint(self.plan)}
+        return kept | {"streams": self.batch_size} if self.streams else kept
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; ranks and batch size may differ.
+        """Continue where `state_dict` was taken; ranks may differ, and the batch size where rows are shuffled.
 
-        Raises CheckpointError if the state is malformed, or belongs to another seed or other data.
+        Raises CheckpointError if the state is malformed, or belongs to another seed, other data or another order.
         """
         samples, seed, plan = (state.get(key) for key in ("samples", "seed", "plan"))
         if not isinstance(samples, int) or isinstance(samples, bool) or samples < 0:
@@ -120,6 +137,15 @@ class Loader:
             raise CheckpointError(
                 f"loader state: was saved with other data, context length or packing than {self.plan.split.name} "
                 f"({self.plan.kind}, {self.plan.context_length} tokens); resume with the ones it was saved with"
+            )
+        before, now = state.get("streams"), self.batch_size if self.streams else None
+        if before != now:
+            had, has = (
+                f"{n} streams side by side" if n is not None else "a shuffled order" for n in (before, now)
+            )
+            raise CheckpointError(
+                f"loader state: {samples} rows were read in {had}, and this run reads them in {has}; resume with "
+                "the batch size, packing and kind of model that it was saved with, or train anew"
             )
         self.cursor = Cursor(samples)
 

@@ -7,6 +7,12 @@ tokens counts the ends of text too, and the sum includes what they cost. bits/by
 tokenizer changes, so it compares models of different tokenizers; nats/token and perplexity do not. The stream is
 cut into rows of the context's length, and a token sees what is before it in its row. Logits are taken in the
 precision asked for, log-probabilities in fp32, sums in fp64. Knows nothing of files.
+
+A recurrent model sees more: its state goes on from row to row, as in training on one stream. So that this takes no
+longer than other models do, the rows are cut into stretches of neighbours that are read side by side, each from a
+state of zeros: one for every STRETCH tokens of the split and at least one, STRETCHES at most, as even as can be,
+the longer ones first. So it is for every batch size, and however the model was trained: one of packed documents
+meets here, as one with attention does, the ends of documents before.
 """
 
 # B batch, T query
@@ -14,20 +20,28 @@ precision asked for, log-probabilities in fp32, sums in fp64. Knows nothing of f
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lmwright.data.batch import Batch
-from lmwright.data.pack import plan_evaluation
+from lmwright.data.pack import PackPlan, plan_evaluation
 from lmwright.data.split import TokenSplit
 from lmwright.errors import CheckpointError, ConfigError, DataError
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
+from lmwright.model.state import KVState
 from lmwright.objectives._cross_entropy import summed_cross_entropy
 from lmwright.progress import bar
 from lmwright.train.ranks import SINGLE, Ranks
+
+STRETCH = 4096  # tokens: beside so many, what a state of zeros costs at their beginning is little
+STRETCHES = 16  # side by side; more at a time are hardly faster
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +49,8 @@ class SplitLoss:
     """Sums over one split, and what follows from them.
 
     nats: summed negative log-probability. tokens: scored ones, ends of text included. bytes: UTF-8 bytes of text.
-    documents: number of them. context_length: tokens a row.
+    documents: number of them. context_length: tokens a row. stretches: of rows that one state went through, None
+    where each row was read by itself.
     """
 
     nats: float
@@ -43,6 +58,7 @@ class SplitLoss:
     bytes: int
     documents: int
     context_length: int
+    stretches: int | None = None
 
     @property
     def nats_per_token(self) -> float:
@@ -81,19 +97,20 @@ def evaluate_split(
     context_length = min(context_length, split.num_tokens - 1)
     plan = plan_evaluation(split, context_length)
     device = next(model.parameters()).device
-    starts = range(0, plan.num_sequences, batch_size)
-    nats, tokens, wrong = 0.0, 0, list[str]()
+    stretches = _stretches(plan) if model.config.recurrent else None
+    walks = _walks(plan.num_sequences, stretches, batch_size, ranks.world_size)
+    nats, tokens, wrong, state = 0.0, 0, list[str](), None
     with bar("evaluating", total=split.num_tokens - 1, unit="tok", shown=progress) as shown:
-        for first in range(0, len(starts), ranks.world_size):
-            number = first + ranks.rank
-            start = starts[min(number, len(starts) - 1)]
-            rows = np.arange(start, min(start + batch_size, plan.num_sequences))
+        for rows, continues, counts in _calls(walks, ranks):
             batch = Batch.of(plan.fetch(rows)).to(device)
-            found = _nats(model, batch, dtype)
-            if number >= len(starts):  # the last one again, for company
+            if stretches is not None:
+                blank = KVState(model.config, len(rows), 1, dtype=dtype, device=device)
+                state = state.rows(0, len(rows)) if continues and state is not None else blank
+            found = _nats(model, batch, dtype, state)
+            if not counts:
                 continue
             if not math.isfinite(found):
-                wrong.append(f"{start * context_length} to {(start + len(rows)) * context_length} is {found}")
+                wrong.append(f"{rows[0] * context_length} to {(rows[-1] + 1) * context_length} is {found}")
                 if not ranks.several:
                     break
             nats += found
@@ -111,13 +128,48 @@ def evaluate_split(
         bytes=split.num_bytes,
         documents=split.num_documents,
         context_length=context_length,
+        stretches=stretches,
     )
 
 
+def _stretches(plan: PackPlan) -> int:
+    """Return into how many stretches the rows are cut that a state goes through."""
+    return min(max(1, (plan.split.num_tokens - 1) // STRETCH), STRETCHES, plan.num_sequences)
+
+
+def _walks(count: int, stretches: int | None, batch_size: int, processes: int) -> list[list[Rows]]:
+    """Return what each batch reads, one after the other: its rows, and no more, or the next of its stretches."""
+    if stretches is None:
+        return [[np.arange(at, min(at + batch_size, count))] for at in range(0, count, batch_size)]
+    each, more = divmod(count, stretches)
+    lengths = np.array([each + (number < more) for number in range(stretches)])
+    starts, size = np.cumsum(lengths) - lengths, min(batch_size, math.ceil(stretches / processes))
+    groups = [slice(at, at + size) for at in range(0, stretches, size)]
+    return [
+        [starts[group][lengths[group] > place] + place for place in range(lengths[group].max())]
+        for group in groups
+    ]
+
+
+def _calls(walks: list[list[Rows]], ranks: Ranks) -> Iterator[tuple[Rows, bool, bool]]:
+    """Yield the forward calls of a process: their rows, whether these go on after those of the call before, and
+    whether they count. All processes make as many; who has none left makes its last one again, for company.
+    """
+    for first in range(0, len(walks), ranks.world_size):
+        number = first + ranks.rank
+        walk = walks[min(number, len(walks) - 1)]
+        for place in range(len(walks[0])):  # no other one is longer
+            rows = walk[min(place, len(walk) - 1)]
+            yield rows, place > 0, number < len(walks) and place < len(walk)
+
+
 @torch.no_grad()
-def _nats(model: LanguageModel, batch: Batch, dtype: torch.dtype) -> float:
-    """Return the summed loss of a batch, in fp64."""
-    ctx = Context.dense(batch.ids_BT, dtype=dtype)
+def _nats(model: LanguageModel, batch: Batch, dtype: torch.dtype, state: KVState | None) -> float:
+    """Return the summed loss of a batch, in fp64; state: what its rows go on from."""
+    if state is None:
+        ctx = Context.dense(batch.ids_BT, dtype=dtype)
+    else:
+        ctx = Context.cached(state, batch.ids_BT, dtype=dtype)
     return float(summed_cross_entropy(model, model(batch.ids_BT, ctx), batch.labels_BT, ctx)[1])
 
 

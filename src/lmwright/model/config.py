@@ -169,6 +169,11 @@ class ModelConfig:
         """Width of one head, K."""
         return self.hidden_size // self.num_heads if self.head_dim is None else self.head_dim
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether all of the past is in a state of fixed size, so that it can be taken along without end."""
+        return self.layout == "plain"
+
     @classmethod
     def of_family(cls, family: str, **values: Any) -> ModelConfig:
         """A config with the family's usual parts; `values` go over them. ConfigError on unknown fields.

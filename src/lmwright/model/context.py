@@ -100,6 +100,7 @@ class Context:
         exact: bool | None = None,
         gradients: bool = False,
         generator: torch.Generator | None = None,
+        recompute: bool = False,
     ) -> Context:
         """A call that continues the sequences in `state` with `ids_BT`; the forward then extends the state.
 
@@ -109,6 +110,7 @@ class Context:
         gradients: let them flow, through this call and what is kept per sequence, until `state.detach()`; what is
         kept per token is constant to later calls. False: none are computed.
         generator: where dropout draws from, with `gradients` only; None means no dropout.
+        recompute: as for `Context.dense`, where all is kept per sequence: what is kept per token is overwritten.
         """
         batch, count = ids_BT.shape
         if batch != state.batch:
@@ -119,7 +121,15 @@ class Context:
             exact = dtype == torch.float32 and ids_BT.device.type == "cpu"
             exact = exact and not gradients and not state.per_sequence
         positions = torch.arange(state.length, state.length + count, device=ids_BT.device)[None]
-        return cls(positions, state=state, dtype=dtype, exact=exact, gradients=gradients, generator=generator)
+        return cls(
+            positions,
+            state=state,
+            dtype=dtype,
+            exact=exact,
+            gradients=gradients,
+            generator=generator,
+            recompute=recompute,
+        )
 
     def _check(self) -> None:
         if self.dtype not in DTYPES:
@@ -130,6 +140,10 @@ class Context:
         if self.state is not None and (not plain or (drops and not self.gradients)):
             raise UnsupportedError(
                 "context: a cached call is causal, without segments, and dropout is for training"
+            )
+        if self.recompute and self.state is not None and self.state.per_token:
+            raise UnsupportedError(
+                "context: blocks are not computed again where keys and values are kept per token"
             )
         if self.exact and (not plain or drops or self.dtype != torch.float32):
             raise UnsupportedError("context: exact needs fp32, causal, without segments and dropout")

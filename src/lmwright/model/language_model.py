@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         x_BTD = ctx.dropout(x_BTD.to(ctx.dtype), self.config.embedding_dropout)
         for layer, block in enumerate(self.layers):
             if ctx.recompute and torch.is_grad_enabled():
-                x_BTD = recomputed(block, x_BTD, ctx, layer, generator=ctx.generator)
+                x_BTD = recomputed(block, x_BTD, ctx, layer, generator=ctx.generator, kept=ctx.kept(layer))
             else:
                 x_BTD = block(x_BTD, ctx, layer)
         y_BTD: Tensor = self.norm(x_BTD)

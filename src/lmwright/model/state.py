@@ -9,6 +9,9 @@ for all layers: an in-place write then never copies the rest. Knows nothing of p
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -93,7 +96,32 @@ class KVState:
                 kept[name] = part.copy_(chosen) if name in self.per_token else chosen
 
     def detach(self) -> None:
-        """Let no gradient flow further back than this point (truncated backpropagation through time)."""
+        """Let no gradient flow further back than this point (truncated backpropagation through time).
+
+        Copies, so that nothing of the calls before stays in memory for the sake of their last step.
+        """
         for kept in self.layers:
             for name in self.per_sequence:
-                kept[name] = kept[name].detach()
+                kept[name] = kept[name].detach().clone()
+
+    def rows(self, start: int, stop: int) -> KVState:
+        """Return a state of the sequences start..stop-1 that goes its own way; of parts per sequence alone."""
+        if self.per_token:
+            raise UnsupportedError(
+                f"state: {', '.join(self.per_token)} of single tokens are not taken apart by rows"
+            )
+        found = copy.copy(self)
+        found.layers = [{name: part[start:stop] for name, part in kept.items()} for kept in self.layers]
+        found.batch = len(range(self.batch)[start:stop])
+        return found
+
+    @staticmethod
+    def joined(parts: Sequence[KVState]) -> KVState:
+        """Return one state of all sequences of several, in order: what `rows` took apart."""
+        found = copy.copy(parts[0])
+        found.batch = sum(part.batch for part in parts)
+        found.layers = [
+            {name: torch.cat([kept[name] for kept in same]) for name in parts[0].per_sequence}
+            for same in zip(*(part.layers for part in parts), strict=True)
+        ]
+        return found

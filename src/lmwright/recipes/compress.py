@@ -264,6 +264,11 @@ def _codec(opened: Opened) -> Codec:
             f"compression needs exact arithmetic, which is on the CPU only; the model is on {device}"
         )
     config = opened.network.config
+    if config.recurrent:
+        raise UnsupportedError(
+            f"compression needs a model that finds the same bits for a text at once and token by token, and there "
+            f"is no such arithmetic for mixer {config.mixer!r}; take a model with attention"
+        )
     if config.max_positions < 2:
         raise UnsupportedError("compression needs a model with a context of at least 2 tokens")
     return Codec(opened.require_tokenizer(), config.vocab_size)

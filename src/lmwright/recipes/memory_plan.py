@@ -18,6 +18,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.model.config_io import parse_config
 from lmwright.recipes.opening import find_config
 from lmwright.recipes.pretrain_config import PretrainConfig, checked, resolve
+from lmwright.recipes.pretrain_data import carries
 from lmwright.scaling import memory
 from lmwright.scaling.communication import Communication, communication, computation
 from lmwright.scaling.flops import count_parameters
@@ -98,6 +99,7 @@ def run_of(config: PretrainConfig, *, devices: int, document: int | None = None)
         optimizer=optimizer_memory(config.architecture, training.optimizer),
         recompute=training.activation_checkpointing,
         ema=training.ema_decay is not None,
+        carries=carries(config),
         document=document,
         devices=devices,
         parallel=training.parallel,

@@ -19,8 +19,9 @@ from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError, DataError
 from lmwright.recipes.memory_plan import optimizer_memory
 from lmwright.recipes.pretrain_config import PretrainConfig
-from lmwright.recipes.pretrain_data import RunData
+from lmwright.recipes.pretrain_data import RunData, carries
 from lmwright.scaling.flops import count_parameters
+from lmwright.scaling.memory import state_bytes
 
 WEIGHT = 4  # bytes of a parameter: fp32
 BESIDES = 2**24  # tokenizer, configuration and metrics, generously
@@ -76,10 +77,11 @@ def room(config: PretrainConfig, out: Path) -> None:
 
 
 def checkpoint_bytes(config: PretrainConfig) -> int:
-    """Return the bytes of one checkpoint: weights, optimiser and, where asked for, the moving average."""
+    """Return the bytes of one checkpoint: weights, optimiser and, where there are, average and carried state."""
     copies = 2 if config.training.ema_decay is not None else 1
     state = optimizer_memory(config.architecture, config.training.optimizer).state
-    return count_parameters(config.architecture).total * WEIGHT * copies + state
+    carried = config.training.batch_size * state_bytes(config.architecture, WEIGHT) if carries(config) else 0
+    return count_parameters(config.architecture).total * WEIGHT * copies + state + carried
 
 
 def checkpoints_at_once(config: PretrainConfig) -> int:
@@ -126,7 +128,7 @@ def _labels(config: PretrainConfig, plan: PackPlan) -> None:
     from lmwright.train.diagnosis import no_target
 
     size = config.training.batch_size
-    loader = Loader(plan, batch_size=size, seed=config.training.seed)
+    loader = Loader(plan, batch_size=size, seed=config.training.seed, streams=carries(config))
     for number in range(min(BATCHES, config.training.steps)):
         rows = loader.order(number * size, (number + 1) * size)
         labels_BT = plan.fetch(rows)[1]

@@ -60,8 +60,10 @@ class TaskConfig:
 class DataConfig:
     """corpus: directory of built shards. context_length: tokens in a sequence.
 
-    packing: 'contiguous' cuts the stream into blocks; 'documents' fits whole documents into sequences, and
-    attention never crosses from one into the next.
+    packing: 'contiguous' cuts the stream into blocks; a recurrent model reads neighbouring ones update by update
+    and goes on from its state (truncated backpropagation through time). 'documents' fits whole documents into
+    sequences; attention never crosses from one into the next, and a recurrent model begins each with a state of
+    zeros.
     """
 
     corpus: str

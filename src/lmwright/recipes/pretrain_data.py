@@ -14,7 +14,7 @@ from lmwright.data.overlap import token_counts
 from lmwright.data.pack import PackPlan, plan_blocks, plan_documents
 from lmwright.data.split import TokenSplit
 from lmwright.errors import DataError
-from lmwright.recipes.pretrain_config import PretrainConfig
+from lmwright.recipes.pretrain_config import DataConfig, PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,35 @@ class RunData:
     """What a run reads.
 
     plan: the train split, cut or packed into sequences as the settings say. validation: the split that is held
-    out, None where the run never evaluates.
+    out, None where the run never evaluates. opened_for: the settings that it was opened for.
     """
 
     corpus: Corpus
     plan: PackPlan
     validation: TokenSplit | None
+    opened_for: DataConfig
+
+    def serves(self, config: PretrainConfig) -> bool:
+        """Whether this is what a run of such settings would open: the same sequences, enough for its batch."""
+        plan, data = self.plan, config.data
+        return (
+            self.opened_for == data
+            and plan.num_sequences >= config.training.batch_size
+            and (self.validation is not None or not config.training.eval_every)
+        )
 
     @functools.cached_property
     def counts_V(self) -> NDArray[np.int64]:
         """How often each id is a target of the train split; see `token_counts`. Read when first asked for."""
         return token_counts(self.plan.split)
+
+
+def carries(config: PretrainConfig) -> bool:
+    """Return whether the run's model takes its state along from update to update (`train.carried`).
+
+    So a recurrent one does where the text is one stream; in packed documents it begins each of them anew.
+    """
+    return config.architecture.recurrent and config.data.packing == "contiguous"
 
 
 def open_data(config: PretrainConfig, place: Path, *, verify: bool) -> RunData:
@@ -50,7 +68,7 @@ def open_data(config: PretrainConfig, place: Path, *, verify: bool) -> RunData:
             f"{place}: too small: its train split has {split.num_tokens} tokens, {plan.num_sequences} sequences "
             f"of {length}, and a batch takes {batch}; give more text, or a smaller batch or context"
         )
-    return RunData(corpus, plan, _validation(corpus) if config.training.eval_every else None)
+    return RunData(corpus, plan, _validation(corpus) if config.training.eval_every else None, config.data)
 
 
 def _validation(corpus: Corpus) -> TokenSplit:

@@ -15,7 +15,7 @@ from lmwright.data.loader import part
 from lmwright.errors import CheckpointError, DataError
 from lmwright.recipes import pretrain_plan, watching
 from lmwright.recipes.pretrain_config import PretrainConfig
-from lmwright.recipes.pretrain_data import open_data
+from lmwright.recipes.pretrain_data import carries, open_data
 from lmwright.runs import RunDirectory
 from lmwright.train import checkpoint, parts
 from lmwright.train.checkpoint import State
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lmwright.model.language_model import LanguageModel
     from lmwright.recipes.pretrain import Beginning
     from lmwright.train.average import WeightAverage
+    from lmwright.train.carried import Carried
     from lmwright.train.config import TrainConfig
 
 
@@ -53,6 +54,7 @@ def build(run: RunDirectory, beginning: Beginning, go_on: str, ranks: Ranks) -> 
             seed=training.seed,
             rank=ranks.rank,
             world_size=ranks.world_size,
+            streams=carries(config),
         )
         model = LanguageModel(config.architecture)
         model.init_weights(seeds.torch_generator(training.seed, "init"))
@@ -64,12 +66,12 @@ def build(run: RunDirectory, beginning: Beginning, go_on: str, ranks: Ranks) -> 
     optimizer = parts.module("optimizers", training.optimizer).build(
         dict(model.named_parameters()), parts.settings("optimizers", training.optimizer), training.groups
     )
-    average = _average(training, parallel)
+    average, carried = _average(training, parallel), _carried(config, ranks)
     state = State(config=checkpoint.fingerprint(meaning(config)))
     if start is not None:
         with ranks.together():
-            state = checkpoint.restore(start, model=model, optimizer=optimizer, average=average)
-            _place(loader, state, config, run)
+            _place(loader, checkpoint.read_state(start), config, run)
+            state = checkpoint.restore(start, model=model, optimizer=optimizer, average=average, carried=carried)
             if watch is not None:
                 watch.load(state.watch, str(start / checkpoint.STATE / "trainer.json"))
 
@@ -80,6 +82,7 @@ def build(run: RunDirectory, beginning: Beginning, go_on: str, ranks: Ranks) -> 
             model=model,
             optimizer=optimizer,
             average=average,
+            carried=carried,
             tokenizer=tokenizer,
             keep=training.keep_checkpoints,
             ranks=ranks,
@@ -95,6 +98,7 @@ def build(run: RunDirectory, beginning: Beginning, go_on: str, ranks: Ranks) -> 
         save=save,
         evaluate=_evaluation(config, data.validation, parallel, average),
         average=average,
+        carried=carried,
         watch=watch,
         compile_seconds=seconds,
         parallel=parallel,
@@ -145,6 +149,22 @@ def _average(training: TrainConfig, parallel: Parallel) -> WeightAverage | None:
     from lmwright.train.average import WeightAverage
 
     return WeightAverage(dict(parallel.model.named_parameters()), training.ema_decay)
+
+
+def _carried(config: PretrainConfig, ranks: Ranks) -> Carried | None:
+    if not carries(config):
+        return None
+    from lmwright.train.carried import Carried
+    from lmwright.train.precision import DTYPES
+
+    training = config.training
+    return Carried(
+        config.architecture,
+        batch_size=training.batch_size,
+        ranks=ranks,
+        dtype=DTYPES[training.precision],
+        device=training.device,
+    )
 
 
 def _place(loader: Loader, state: State, config: PretrainConfig, run: RunDirectory) -> None:

@@ -55,8 +55,9 @@ class Run:
 
     length: tokens of a sequence. batch_size: sequences of an update, over all devices. optimizer: what it keeps
     and takes. micro_batch_size: sequences that one device computes at once; None is all its part. document:
-    tokens of a typical document, where several are packed in a row. ema: the averaged weights are kept. devices,
-    parallel: who shares the work, and how.
+    tokens of a typical document, where several are packed in a row. ema: the averaged weights are kept. carries:
+    a recurrent model's rows keep their state from update to update. devices, parallel: who shares the work, and
+    how.
     """
 
     length: int
@@ -66,6 +67,7 @@ class Run:
     precision: str = "bf16"
     recompute: bool = False
     ema: bool = False
+    carries: bool = False
     document: int | None = None
     devices: int = 1
     parallel: Parallel = "ddp"
@@ -111,16 +113,17 @@ class Run:
 class StepMemory:
     """Bytes on one device at one moment of a step.
 
-    weights, gradients, optimizer, average: kept in fp32 (gradients as far as they are there). casts: the weights
-    in the compute precision. activations: what the backward pass needs. logits: those of a chunk, and the
-    gradients that the loss makes on the way. gathered: whole parameters and gradients of sharded blocks.
-    workspace: what a computation takes and gives back.
+    weights, gradients, optimizer, average: kept in fp32 (gradients as far as they are there). carried: the state
+    of all rows of the update, before it and after. casts: the weights in the compute precision. activations: what
+    the backward pass needs. logits: those of a chunk, and the gradients that the loss makes on the way. gathered:
+    whole parameters and gradients of sharded blocks. workspace: what a computation takes and gives back.
     """
 
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
     average: int = 0
+    carried: int = 0
     casts: int = 0
     activations: int = 0
     logits: int = 0
@@ -141,7 +144,8 @@ def training_memory(config: ModelConfig, run: Run) -> StepMemory:
 def moments(config: ModelConfig, run: Run) -> dict[str, StepMemory]:
     """Return the memory at each moment of a step, by its name.
 
-    kept      4 P weights, the optimiser's state, 4 P for an average; divided by W where sharded
+    kept      4 P weights, the optimiser's state, 4 P for an average; divided by W where sharded; twice the state
+              of the device's rows where it is carried on
     loss      kept + activations + hidden states + chunk of logits c C V + gradients of head and hidden states
     backward  kept + activations + gradient of the head + workspace of a block
     end       kept + activations of a block + all gradients
@@ -153,6 +157,7 @@ def moments(config: ModelConfig, run: Run) -> dict[str, StepMemory]:
         weights=_part(4 * count.total, parts),
         optimizer=_part(run.optimizer.state, parts),
         average=_part(4 * count.total, parts) if run.ema else 0,
+        carried=2 * -(-run.batch_size // run.devices) * state_bytes(config, size) if run.carries else 0,
     )
     gradients = _part(4 * count.total, parts)
     # Under ddp gradients lie in buckets that stay; after a first micro-batch they are there anyway.
@@ -231,6 +236,11 @@ def activations(config: ModelConfig, run: Run) -> int:
     if config.residual_dropout:
         row += 2 * size * config.hidden_size
     return positions * row
+
+
+def state_bytes(config: ModelConfig, size: int) -> int:
+    """Return the bytes that an LSTM keeps of a sequence: h in numbers of `size` bytes, and c in fp32."""
+    return config.num_layers * config.hidden_size * (size + 4)
 
 
 def zero_bytes(parameters: float, devices: int, stage: int) -> float:

@@ -4,13 +4,14 @@
       config.json model.safetensors tokenizer.json ...   the model
       state/optimizer.safetensors                        the optimiser's tensors
       state/average.safetensors                          the average of the weights, where the run keeps one
+      state/carried.safetensors                          where a recurrent model goes on in each row of the batch
       state/trainer.json                                 step, samples, tokens, seconds, watch, fingerprints
       MANIFEST.json                                      size and SHA-256 of each file, written last
 
 Where processes hold parts of the model (fsdp), each writes its rows of the optimiser's tensors and of the average
 to a file of its own (`train.slices`), and whole layers of the model to another: model-00002-of-00004.safetensors
-and an index, as Hugging Face has it. Any number of processes can go on from either form. All of them must see one
-file system.
+and an index, as Hugging Face has it. So does each with its rows of the carried state, under ddp too. Any number of
+processes can go on from any of these forms. All of them must see one file system.
 
 No state of a random generator is kept: every stream is named by seed and step (`lmwright.seeds`). A directory is
 filled beside its name, synced and renamed, so one without a true manifest is never chosen.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from lmwright.model.language_model import LanguageModel
     from lmwright.text.tokenizer import Tokenizer
     from lmwright.train.average import WeightAverage
+    from lmwright.train.carried import Carried
     from lmwright.train.optimizers import Optimizer
 
 STATE = "state"
@@ -106,6 +108,7 @@ def save(
     average: WeightAverage | None,
     tokenizer: Tokenizer | None,
     keep: int,
+    carried: Carried | None = None,
     ranks: Ranks = SINGLE,
 ) -> Path:
     """Write the checkpoint of `state`, point `latest` and `best`; keep the newest `keep` and the best.
@@ -121,6 +124,8 @@ def save(
             slices.write(optimizer.tensors(), partial / STATE, "optimizer", ranks)
             if average is not None:
                 slices.write(average.tensors(), partial / STATE, "average", ranks)
+            if carried is not None:
+                carried.write(partial / STATE)
             if ranks.first:
                 atomic_write_json(partial / STATE / "trainer.json", asdict(state))
     ranks.once(lambda: _conclude(run, state, keep))
@@ -207,9 +212,14 @@ def newest(run: RunDirectory, warn: Callable[[str], None], *, with_state: bool =
 
 
 def restore(
-    path: Path, *, model: LanguageModel, optimizer: Optimizer, average: WeightAverage | None = None
+    path: Path,
+    *,
+    model: LanguageModel,
+    optimizer: Optimizer,
+    average: WeightAverage | None = None,
+    carried: Carried | None = None,
 ) -> State:
-    """Load a checkpoint into `model`, `optimizer` and `average`; return the state.
+    """Load a checkpoint into `model`, `optimizer`, `average` and `carried`; return the state.
 
     Whatever number of processes wrote it and reads it; none reads more than its own rows.
     """
@@ -230,6 +240,8 @@ def restore(
     state = read_state(path)
     if average is not None:
         average.load(slices.read(path / STATE, "average", parameters.get), state.step)
+    if carried is not None:
+        carried.read(path / STATE)
     return state
 
 

@@ -30,6 +30,7 @@ MARGIN = 1.5  # times the seconds of compilation must be saved
 # Before anything is compiled: no run was seen to save a larger share, nor a first compilation to take less.
 MOST_GAIN, LEAST_SECONDS = 0.3, 5.0
 TURNS = 5
+NOTHING = "this model has neither norms nor activations, which are what is compiled"
 MOST_SHAPES = 256  # that one process trains with; torch's own limit is 8
 
 
@@ -68,20 +69,28 @@ def compile_model(model: LanguageModel) -> Compiled:
     """Let the model's norms and activations be compiled when they next train. Changes no weight and no name.
 
     The first micro-batch takes seconds longer; where there is no C++ compiler it fails: see `checked`. The kernels
-    are the process's: a second model of the same shapes finds them made.
+    are the process's: a second model of the same shapes finds them made. Raises ConfigError for a model of which
+    nothing is compiled.
     """
+    if not _methods(model):
+        raise ConfigError(f"training.compile = true: {NOTHING}; set it to false, or leave it out")
     from torch._dynamo import config  # takes seconds: only where something is compiled
 
     # Beyond its limit of shapes torch runs a function as it is. Then what a model computes would depend on how
     # many others the process has trained; with `fullgraph` it is an error, and not to be met.
     config.recompile_limit = max(config.recompile_limit, MOST_SHAPES)
     state = Compiled()
-    for module in model.modules():
-        for kind, names in METHODS.items():
-            if isinstance(module, kind):
-                for name in names:
-                    _replace(module, name, state)
+    for module, name in _methods(model):
+        _replace(module, name, state)
     return state
+
+
+def _methods(model: LanguageModel) -> list[tuple[nn.Module, str]]:
+    """Return what is compiled of a model, by module and name."""
+    kinds = METHODS.items()
+    return [
+        (one, name) for one in model.modules() for kind, names in kinds if isinstance(one, kind) for name in names
+    ]
 
 
 def _replace(module: nn.Module, name: str, state: Compiled) -> None:
@@ -126,6 +135,8 @@ def try_out(model: LanguageModel, micro_batch: Callable[[], object], micro_batch
     model: one to throw away, on which `micro_batch` runs forward and backward; it has warmed up. By turns, so that
     a disturbed moment hits both; the least time of each counts.
     """
+    if not _methods(model):
+        return Trial(compile=False, reason=NOTHING)
     start = time.perf_counter()
     micro_batch()
     eager = time.perf_counter() - start

@@ -6,6 +6,9 @@ and the clipping are one multiplication.
 
 Every process makes as many micro-batches as the one with most rows, because under fsdp each is a collective call:
 one that runs out of rows repeats its first one without labels, which adds nothing.
+
+A recurrent model's micro-batches go on from the state of their rows (`train.carried`), where there is one: rows
+packed from documents have none, for there the mixer begins each document anew.
 """
 
 # B batch, T query
@@ -24,7 +27,9 @@ from lmwright.data.pack import IGNORE_INDEX
 from lmwright.errors import DataError
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
+from lmwright.model.state import KVState
 from lmwright.objectives import Objective
+from lmwright.train.carried import Carried
 from lmwright.train.parallel import Parallel
 from lmwright.train.precision import DTYPES
 from lmwright.train.sharded import whole
@@ -71,13 +76,15 @@ def compute(
     recompute: bool = False,
     parallel: Parallel | None = None,
     batch_size: int | None = None,
+    carried: Carried | None = None,
 ) -> Gradient:
     """Leave the gradient of the batch's mean loss in the parameters.
 
     dropout: gives the random stream of a micro-batch by the place of its first row in the whole batch, or None for
     no dropout. recompute: blocks are computed again in the backward pass, which takes time and saves memory.
     parallel: how the model is shared, if it is; then `batch` is this process's part, as the loader cuts it, of
-    `batch_size` rows. Raises NoTargetError if the whole batch has no target.
+    `batch_size` rows. carried: what this process's rows go on from, and what holds, until it is told to keep it,
+    what they leave behind. Raises NoTargetError if the whole batch has no target.
     """
     parallel = Parallel(model) if parallel is None else parallel
     ranks, rows = parallel.ranks, batch_size or len(batch.ids_BT)
@@ -85,23 +92,22 @@ def compute(
     most = math.ceil(math.ceil(rows / ranks.world_size) / micro_batch_size)
     for parameter in model.parameters():
         parameter.grad = None
+    if carried is not None:
+        carried.begin(batch.continues)
     sums, count, metrics = [], 0, dict[str, float]()
     for number in range(most):
         start = number * micro_batch_size
-        micro = batch.rows(start, start + micro_batch_size)
+        micro, state = batch.rows(start, start + micro_batch_size), None
         if not len(micro.ids_BT):
             micro = _without_labels(batch.rows(0, 1))
-        ctx = Context.dense(
-            micro.ids_BT,
-            positions=micro.positions_BT,
-            segments=micro.segments_BT,
-            dtype=DTYPES[precision],
-            generator=dropout(first + start),
-            recompute=recompute,
-        )
+        elif carried is not None:
+            state = carried.rows(start, start + len(micro.ids_BT))
+        ctx = _context(micro, state, precision, generator=dropout(first + start), recompute=recompute)
         with parallel.accumulating(last=number == most - 1):
             output = objective(parallel.called, micro, ctx)
             output.sum.backward()  # type: ignore[no-untyped-call]
+        if state is not None:
+            state.detach()
         # A penalty that is no number makes the loss none, too.
         sums.append(output.nats + 0.0 * output.sum.detach())
         count += output.count
@@ -121,6 +127,25 @@ def compute(
         count=count,
         norm=norm,
         metrics={name: math.fsum(one["metrics"].get(name, 0.0) for one in told) for name in metrics},
+    )
+
+
+def _context(
+    batch: Batch, state: KVState | None, precision: str, *, generator: torch.Generator | None, recompute: bool
+) -> Context:
+    """Return what the forward call of a micro-batch is told; state: what its rows go on from, if they do."""
+    dtype = DTYPES[precision]
+    if state is not None:
+        return Context.cached(
+            state, batch.ids_BT, dtype=dtype, gradients=True, generator=generator, recompute=recompute
+        )
+    return Context.dense(
+        batch.ids_BT,
+        positions=batch.positions_BT,
+        segments=batch.segments_BT,
+        dtype=dtype,
+        generator=generator,
+        recompute=recompute,
     )
 
 

@@ -39,6 +39,7 @@ from lmwright.train.slices import own_part
 
 if TYPE_CHECKING:
     from lmwright.train.average import WeightAverage
+    from lmwright.train.carried import Carried
     from lmwright.train.trackers import Tracker
 
 
@@ -68,7 +69,8 @@ class Job:
 
     config: resolved (no 'auto' in it). save: writes a checkpoint of the state. evaluate: figures of the model as
     it is, such as validation loss, or CheckpointError if they are not finite; None evaluates never.
-    average: follows the weights, where the run keeps one. trackers: are told each record of the log. watch: finds
+    average: follows the weights, where the run keeps one. carried: the state of a recurrent model's rows, where
+    they go on from update to update. trackers: are told each record of the log. watch: finds
     causes of trouble in what it is shown; it stands where the state does that training begins with.
     compile_seconds: what torch.compile took, None where the run does without.
     parallel: how several processes share the model; None is one process.
@@ -84,6 +86,7 @@ class Job:
     save: Callable[[State], Path]
     evaluate: Callable[[], Mapping[str, float]] | None = None
     average: WeightAverage | None = None
+    carried: Carried | None = None
     trackers: tuple[Tracker, ...] = ()
     watch: Watch | None = None
     compile_seconds: float | None = None
@@ -161,6 +164,8 @@ def _update(job: Job, state: State, log: Log, stop: StopSignals, saved: int) -> 
         job.optimizer.step(config.factor(state.step))
         if job.average is not None:
             job.average.update()
+        if job.carried is not None:
+            job.carried.keep()
     state = state.after(tokens=found.count, seconds=log.clock.spent, loader=job.loader.state_dict())
     log.add(found.loss_sum, found.count, found.metrics)
     if state.step % config.log_every == 0 or state.step == config.steps:
@@ -195,6 +200,7 @@ def _gradient(job: Job, step: int, batch: Batch) -> gradient.Gradient:
             recompute=config.activation_checkpointing,
             parallel=job.parallel,
             batch_size=config.batch_size if job.ranks.several else None,
+            carried=job.carried,
         )
     except gradient.NoTargetError:
         positions = config.batch_size * batch.ids_BT.shape[1]

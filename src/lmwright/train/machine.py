@@ -1,6 +1,7 @@
 """What this machine does best, measured and not guessed: threads, the path of fp32 products, peak FLOP/s.
 
 Times are the least of several: on a shared machine a disturbed moment adds to a time, and nothing takes from it.
+Who has a deadline takes the median of `timed`, for other work will not stand still for it.
 
 - Threads. A second thread makes a large model faster and, on a shared machine, a small one slower; so the actual
   workload is timed with one and with all, by turns, so that a disturbed moment does not decide.
@@ -74,12 +75,17 @@ def choose_threads(workload: Callable[[], object], *, budget: float = 1.5) -> Th
 
 def least_seconds(workload: Callable[[], object], *, budget: float, most: int = 25) -> float:
     """Return the least time of up to `most` calls, as many as fit into the budget and at least one."""
+    return min(timed(workload, budget=budget, most=most))
+
+
+def timed(workload: Callable[[], object], *, budget: float, most: int) -> list[float]:
+    """Return the times of up to `most` calls, as many as fit into the budget and at least one."""
     times: list[float] = []
     while not times or (len(times) < most and sum(times) < budget):
         start = time.perf_counter()
         workload()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return times
 
 
 def choose_matmul(size: int = 256) -> Matmul:

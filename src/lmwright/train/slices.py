@@ -5,8 +5,9 @@
                                          other in the order of files, and what is not cut is in the first file
 
 fully_shard cuts the first dimension of n into ceil(n / processes) rows each, so the last ones may have fewer or
-none. Reading takes the rows that are asked for out of whatever files there are: any number of processes reads what
-any number wrote, and none ever has more than its own rows. Knows nothing of optimisers.
+none; other tensors are cut as their owner has it (`write_rows`). Reading takes the rows that are asked for out of
+whatever files there are: any number of processes reads what any number wrote, and none ever has more than its own
+rows. Knows nothing of optimisers.
 """
 
 from __future__ import annotations
@@ -58,6 +59,12 @@ def write(tensors: Mapping[str, Tensor], directory: Path, name: str, ranks: Rank
         write_file(own, directory / _file(name, ranks.rank, ranks.world_size))
     elif ranks.first:
         write_file(own, directory / f"{name}.safetensors")
+
+
+def write_rows(tensors: Mapping[str, Tensor], directory: Path, name: str, ranks: Ranks) -> None:
+    """Write this process's file of tensors of which each process has some rows, in the order of ranks."""
+    file = _file(name, ranks.rank, ranks.world_size) if ranks.several else f"{name}.safetensors"
+    write_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, directory / file)
 
 
 def write_file(tensors: Mapping[str, Tensor], path: Path) -> None:
