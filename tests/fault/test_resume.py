@@ -92,7 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"training": {"precision": "bf16"}},
     "evaluated": {"training": {"eval_every": 2, "checkpoint_every": 5}},
     "gpt2": {"architecture": {"family": "gpt2"}},
-    "lstm that carries its state, four epochs": {
+    "lstm that carries its state, three epochs": {
         "architecture": {
             "family": "lstm",
             "num_heads": 1,

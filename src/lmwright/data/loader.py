@@ -7,8 +7,8 @@ before and after a resume, and across the end of an epoch. No random state exist
 
 Shuffled rows, the usual order, are all read once an epoch, the stream is the same for every batch size, too, and
 a step may straddle two epochs. Rows in streams give that up: there are as many streams as a step has rows, so
-another batch size is another order, which a resume refuses; no step straddles; and up to batch_size - 1 rows at the
-ends of the plan are left out of an epoch, not always the same.
+another batch size is another order, which a resume refuses; no step straddles; and fewer rows than a step has are
+left out at the ends of an epoch, not always the same.
 """
 
 from __future__ import annotations

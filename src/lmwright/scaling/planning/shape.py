@@ -113,9 +113,9 @@ def _candidates(make: Make, parameters: float, convention: Convention, aspect: f
 
 
 def _reason(model: ModelConfig, number: int, asked: float, aspect: float) -> str:
+    heads = f"; {model.num_heads} heads of {model.dim_per_head}, feed-forward of {model.ffn_size}"
     return (
         f"{number:,} parameters ({number / asked - 1:+.1%} of {asked:.3g}): width {model.hidden_size} by "
         f"{model.num_layers} layers, ratio {model.hidden_size / model.num_layers:.0f} for {aspect:.0f}, on which "
-        f"loss hardly depends (Kaplan et al. 2020); {model.num_heads} heads of {model.dim_per_head}, feed-forward "
-        f"of {model.ffn_size}"
+        f"loss hardly depends (Kaplan et al. 2020){'' if model.recurrent else heads}"
     )
