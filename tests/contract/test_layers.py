@@ -44,7 +44,12 @@ TORCH_FREE = [
     for path in FILES
     if room(path)
     in {"errors", "config", "runs", "seeds", "progress", "text", "scaling", "report", "cli", "__init__"}
-] + ["lmwright.model.config", "lmwright.api", "lmwright.decode.params"]
+] + [
+    "lmwright.model.config",
+    "lmwright.api",
+    "lmwright.decode.params",
+    *(f"lmwright.recipes.{name}" for name in ("fit", "fit_words", "fit_json")),
+]
 
 
 def test_the_torch_free_ring_imports_no_torch() -> None:

@@ -33,7 +33,7 @@ def test_the_law_is_printed_written_and_drawn(
     text = capsys.readouterr().out
     assert "law chinchilla, fitted to 15 points of 15 runs; N counted as chinchilla" in text
     assert "held out: the largest rung, 1 point of up to 4.8e+18 FLOPs, predicted from the 14 others" in text
-    assert "N* ~ C^0." in text
+    assert "  3 parametric  0." in text
     law = Fitted.from_json(out.read_text(), "law.json")
     assert law.points == 15
     assert len(law.draws) == 20

@@ -10,11 +10,12 @@ import pytest
 from scaling_runs import PLANTED, planted, write_csv, write_run
 
 from lmwright.errors import ConfigError, DataError
-from lmwright.recipes.fit import choose_law, fit_law, frontier_of, gather, largest_rung, two_powers
-from lmwright.recipes.fit_words import as_json, formula, lines
+from lmwright.recipes.fit import choose_law, fit_law, gather, largest_rung
+from lmwright.recipes.fit_json import as_json
+from lmwright.recipes.fit_words import formula, lines
 from lmwright.scaling import laws
 from lmwright.scaling.fit import fit
-from lmwright.scaling.frontier.parametric import best, closed_form
+from lmwright.scaling.frontier.parametric import best, closed_form, two_powers
 from lmwright.scaling.points import Points
 from lmwright.scaling.published.constants import CONSTANTS
 
@@ -138,8 +139,9 @@ def test_without_draws_no_number_pretends_to_an_interval() -> None:
 def test_a_number_without_any_interval_is_left_out() -> None:
     found = fit_law(planted(0.005), law="power_compute", draws=0)
     assert as_json(found)["parameters"]["C_c"] == {"value": None, "identified": None}
-    assert frontier_of(found.fitted) is None
-    assert "law power_compute does not say how a budget is divided between parameters and tokens" in lines(found)
+    assert found.frontier is None
+    why = "law power_compute does not say how a budget is divided between parameters and tokens"
+    assert f"  3 parametric: not told: {why}" in lines(found)
 
 
 def test_the_printed_text_holds_what_was_found() -> None:

@@ -169,5 +169,5 @@ def test_a_fit_gives_its_frontier_with_intervals():
 
 
 def test_only_a_law_with_a_closed_form_gives_a_line():
-    with pytest.raises(ConfigError, match="no closed form"):
+    with pytest.raises(ConfigError, match="does not say how a budget is divided"):
         parametric.of_fitted(fit("power_data", planted(2e-3), draws=0))

@@ -49,7 +49,10 @@ def test_a_place_is_told_its_region() -> None:
         "power law",
         "irreducible",
     ]
-    alone = Regions(ln_A=1.0, exponent=0.1, small=None, floor=None, begin=None, end=None, spread=0.0)
+    alone = Regions(
+        ln_A=1.0, exponent=0.1, exponent_interval=(0.1, 0.1), small=None, floor=None, begin=None, end=None,
+        spread=0.0,
+    )  # fmt: skip
     assert alone.region(1.0) == alone.region(1e30) == "power law"
 
 

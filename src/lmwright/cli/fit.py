@@ -66,7 +66,7 @@ def command(
 
     import json
 
-    from lmwright.recipes import fit, fit_words
+    from lmwright.recipes import fit, fit_json, fit_words
     from lmwright.report import scaling_figures
     from lmwright.runs import atomic_write_text
     from lmwright.scaling.published import points as published_points
@@ -78,12 +78,12 @@ def command(
         if published is None
         else published_points(published)
     )
-    found = fit.fit_law(points, **settings)
+    found = fit.fit_law(points, curves=fit.gather_curves(sources, points), **settings)
     if out is not None:
         atomic_write_text(out, found.fitted.to_json() + "\n")
     drawn = [] if figures is None else _draw(found, figures)
     if as_json:
-        click.echo(json.dumps(fit_words.as_json(found), indent=2, allow_nan=False))
+        click.echo(json.dumps(fit_json.as_json(found), indent=2, allow_nan=False))
         return
     for line in fit_words.lines(found, published=published):
         click.echo(line)

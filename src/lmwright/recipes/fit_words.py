@@ -1,4 +1,4 @@
-"""A fitted law in words, and as JSON: the law, what it predicted of the largest rung, what it makes of a budget.
+"""A fitted law in words: the law, what it predicted of the largest rung, what it makes of a budget, the regions.
 
 No number of the law stands without its interval. Knows nothing of how it was fitted.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from lmwright.inert import inert
-from lmwright.recipes.fit import Budget, HeldOut, LawFit
 from lmwright.report.terminal import table
 from lmwright.scaling import laws
-from lmwright.scaling.fit import Fitted
+from lmwright.scaling.approaches import Approach
+from lmwright.scaling.lawfit import HeldOut, LawFit
 from lmwright.scaling.published.constants import CONSTANTS
+from lmwright.scaling.regions import LEVEL, Regions
 
 MOST_ROWS = 12  # of held-out points that are printed
 PUBLISHED_FITS = {"chinchilla": ("hoffmann", "besiroglu"), "data-constrained": ("muennighoff",)}
@@ -33,7 +33,10 @@ def lines(found: LawFit, *, published: str | None = None) -> list[str]:
         "",
         *_held_out(found.held, found.not_held),
         "",
+        *_approaches(found),
         *_allocation(found),
+        "",
+        *_regions(found),
         *(f"warning: {warning}" for warning in warnings(found)),
     ]
     return [inert(line) for line in text]
@@ -45,9 +48,15 @@ def formula(law: str) -> str:
 
 
 def warnings(found: LawFit) -> tuple[str, ...]:
-    """Return the warnings of the fit, of its points and of the prediction."""
+    """Return the warnings of the fit, of its points, of the prediction and of the frontiers that are given."""
     held = () if found.held is None else found.held.warnings
-    return (*found.fitted.warnings, *found.notes, *(f"held-out rung: {warning}" for warning in held))
+    told = [
+        f"approach {one.number}, {one.name}: {note}"
+        for one in found.approaches
+        if one.frontier is not None
+        for note in one.notes
+    ]
+    return (*found.fitted.warnings, *found.notes, *(f"held-out rung: {warning}" for warning in held), *told)
 
 
 def _published(name: str | None) -> Iterable[str]:
@@ -100,20 +109,48 @@ def _held_columns(held: HeldOut, with_interval: bool) -> dict[str, list[str]]:
     return columns
 
 
-def _allocation(found: LawFit) -> Iterable[str]:
-    frontier = found.frontier
-    if frontier is None:
-        yield found.no_frontier
-        return
-    a, b = frontier.exponents
-    sure = ""
+def _approaches(found: LawFit) -> Iterable[str]:
+    """Yield exponents and optimum of each approach at the largest compute, then why the others are not told."""
+    told = [one for one in found.approaches if one.frontier is not None]
+    if told:
+        yield (
+            f"compute-optimal, N* ~ C^a and D* ~ C^b with N counted as {found.fitted.convention}, at the largest "
+            "compute (1 and 2: FLOPs as counted; 3: C = 6ND and new data)"
+        )
+        yield from table([["  approach", "a", "b", "FLOPs", "N*", "D*"], *(_approach_row(one) for one in told)])
+    for one in found.approaches:
+        if one.frontier is None:
+            yield inert(f"  {_approach_name(one)}: not told: {one.why_not}")
+
+
+def _approach_name(one: Approach) -> str:
+    return f"{one.number} {one.name}"
+
+
+def _approach_row(one: Approach) -> list[str]:
+    frontier = one.frontier
+    assert frontier is not None
+    c = frontier.largest
+    exponents: list[tuple[float, float] | None] = [None, None]
+    optima: list[tuple[float, float] | None] = [None, None]
     if frontier.draws:
-        (low_a, high_a), (low_b, high_b) = frontier.interval("a"), frontier.interval("b")
-        sure = f" [{low_a:.4f}, {high_a:.4f}] and [{low_b:.4f}, {high_b:.4f}]"
-    yield (
-        f"compute-optimal, C = 6ND with N counted as {frontier.convention} and new data: N* ~ C^{a:.4f}, "
-        f"D* ~ C^{b:.4f}{sure}"
-    )
+        exponents = [frontier.interval("a"), frontier.interval("b")]
+        optima = [(float(low), float(high)) for low, high in frontier.band(c)]
+    a, b = frontier.exponents
+    return [
+        f"  {_approach_name(one)}",
+        _with(a, exponents[0], ".4f"),
+        _with(b, exponents[1], ".4f"),
+        f"{c:.3g}",
+        _with(float(frontier.parameters(c)), optima[0], ".4g"),
+        _with(float(frontier.tokens(c)), optima[1], ".4g"),
+    ]
+
+
+def _allocation(found: LawFit) -> Iterable[str]:
+    if not found.budgets:
+        return
+    yield "budgets by the law itself, C = 6ND and new data"
     rows = [["  FLOPs", "N*", "D*", "D*/N*", "loss"]]
     for budget in found.budgets:
         ratio = f"{budget.tokens / budget.parameters:.3g}"
@@ -129,88 +166,35 @@ def _allocation(found: LawFit) -> Iterable[str]:
     yield from table(rows)
 
 
+def _regions(found: LawFit) -> Iterable[str]:
+    if found.regions is None:
+        yield f"regions of the loss against data: not told: {found.no_regions}"
+        return
+    size, regions = found.regions
+    yield f"regions of the loss against data, of the model with N {size:.4g}"
+    yield from (f"  {line}" for line in region_lines(regions))
+
+
+def region_lines(regions: Regions) -> Iterable[str]:
+    """Yield the regions that were found in words, from small data up."""
+    if regions.begin is None or regions.small is None:
+        yield "small data: the points show none"
+    else:
+        yield f"small data: up to {regions.begin:.3g} tokens the loss stays near {regions.small:.4g}"
+    low, high = regions.exponent_interval
+    where = [
+        f"from {regions.begin:.3g}" if regions.begin is not None else "",
+        f"to {regions.end:.3g} tokens" if regions.end is not None else "",
+    ]
+    yield (
+        f"power law: {' '.join(filter(None, where)) or 'throughout'}, L ~ D^-{regions.exponent:.4f}, "
+        f"{100 * LEVEL:g}% interval [{low:.4f}, {high:.4f}] by least squares"
+    )
+    if regions.end is None or regions.floor is None:
+        yield "irreducible: the points show no end of the fall"
+    else:
+        yield f"irreducible: beyond {regions.end:.3g} tokens the loss stays near {regions.floor:.4g}"
+
+
 def _with(value: float, interval: tuple[float, float] | None, digits: str) -> str:
     return f"{value:{digits}}" + ("" if interval is None else f" [{interval[0]:{digits}}, {interval[1]:{digits}}]")
-
-
-def as_json(found: LawFit) -> dict[str, Any]:
-    """Return the same as plain data; what is not finite is null."""
-    fitted = found.fitted
-    return {
-        "law": fitted.law,
-        "formula": formula(fitted.law),
-        "chosen": found.why,
-        "convention": fitted.convention,
-        "metric": fitted.metric,
-        "points": fitted.points,
-        "runs": fitted.runs,
-        "objective": fitted.objective,
-        "delta": fitted.delta,
-        "starts": {"made": fitted.starts, "followed": fitted.followed, "agreed": fitted.agreed},
-        "noise": fitted.scale,
-        "level": fitted.level,
-        "parameters": {name: _parameter(fitted, name, value) for name, value in fitted.natural().items()},
-        "held_out": None if found.held is None else _held_json(found.held),
-        "not_held_out": found.not_held or None,
-        "frontier": _frontier_json(found),
-        "no_frontier": found.no_frontier or None,
-        "warnings": list(warnings(found)),
-    }
-
-
-def _parameter(fitted: Fitted, name: str, value: float) -> dict[str, Any]:
-    """Return a number of the law with its intervals; without any, the number is left out."""
-    by_profile = name in fitted.coordinates or f"ln_{name}" in fitted.coordinates
-    if not by_profile and not fitted.draws:
-        return {"value": None, "identified": None}
-    limits = fitted.interval(name)
-    drawn = fitted.bootstrap_interval(name) if fitted.draws else None
-    return {
-        "value": _finite(value),
-        "identified": limits.identified,
-        "interval": [_finite(limits.low), _finite(limits.high)],
-        "by": "profile" if by_profile else "bootstrap",
-        "bootstrap": None if drawn is None else [_finite(drawn.low), _finite(drawn.high)],
-    }
-
-
-def _held_json(held: HeldOut) -> list[dict[str, Any]]:
-    points = held.points
-    return [
-        {
-            "run": points.run[row],
-            "parameters": float(points.parameters[row]),
-            "tokens": float(points.tokens[row]),
-            "flops": float(points.flops[row]),
-            "predicted": _finite(float(held.loss[row])),
-            "interval": [_finite(float(held.low[row])), _finite(float(held.high[row]))],
-            "measured": float(points.loss[row]),
-            "error": _finite(float(held.errors[row])),
-            "within": None if math.isnan(held.low[row]) else bool(held.within[row]),
-        }
-        for row in range(len(points))
-    ]
-
-
-def _frontier_json(found: LawFit) -> dict[str, Any] | None:
-    frontier = found.frontier
-    if frontier is None:
-        return None
-    exponents = {
-        name: {"value": value, "interval": list(frontier.interval(name)) if frontier.draws else None}
-        for name, value in zip(("a", "b"), frontier.exponents, strict=True)
-    }
-    return {"flops": "6ND", **exponents, "budgets": [_budget_json(budget) for budget in found.budgets]}
-
-
-def _budget_json(budget: Budget) -> dict[str, Any]:
-    names = ("parameters", "tokens", "loss")
-    pairs = {name: (getattr(budget, name), getattr(budget, f"{name}_interval")) for name in names}
-    return {
-        "flops": budget.flops,
-        **{name: {"value": value, "interval": within and list(within)} for name, (value, within) in pairs.items()},
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,7 +2,9 @@
 
 A point belongs to a run: points of one run share its data order, its seed and its trunk, so they are not
 independent, and what resamples points resamples runs. The convention by which parameters are counted and the
-metric of the loss go with the points: a law of one is wrong for the other. Knows nothing of run directories.
+metric of the loss go with the points: a law of one is wrong for the other. So may the architecture's family and
+the domain of the text, for a law of one family or domain says nothing of another. Knows nothing of run
+directories.
 """
 
 # R rows (points)
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 NUMBERS = ("parameters", "tokens", "loss", "unique_tokens", "flops")
+LABELS = ("family", "domain")
+LIMITS = {"loss": (1e-12, 1e12)}  # beyond, whatever was measured was no loss
+LEAST, MOST = 1e-6, 1e60  # of the other columns
 ALIASES = {
     **{"n": "parameters", "params": "parameters", "d": "tokens", "c": "flops", "u": "unique_tokens"},
     **{"val_loss": "loss", "validation_loss": "loss"},
@@ -42,7 +46,8 @@ class Points:
 
     parameters: N, counted by `convention`. tokens: D, trained on, repeats included. loss: in `metric`.
     unique_tokens: U, distinct ones among D (D itself where nothing repeats). flops: C of the training.
-    run: the run, or the trunk, that each point comes from. finished: its schedule ran to its end.
+    run: the run, or the trunk, that each point comes from. finished: its schedule ran to its end. family: of the
+    architecture; domain: of the text; empty where it is not said.
     """
 
     parameters: Floats
@@ -52,6 +57,8 @@ class Points:
     flops: Floats
     run: tuple[str, ...]
     finished: Bools
+    family: tuple[str, ...]
+    domain: tuple[str, ...]
     convention: Convention
     metric: str
 
@@ -67,22 +74,26 @@ class Points:
         flops: ArrayLike | None = None,
         run: Sequence[str] | None = None,
         finished: ArrayLike | None = None,
+        family: Sequence[str] | None = None,
+        domain: Sequence[str] | None = None,
         metric: str = "nats/token",
     ) -> Points:
         """Check columns and fill in what is left out.
 
-        Left out, unique_tokens are the tokens, flops are 6ND, each row is its own run, and all are finished.
-        Raises ConfigError for columns of different lengths, numbers that are not positive and finite, more
-        unique tokens than tokens, or an unknown convention.
+        Left out, unique_tokens are the tokens, flops are 6ND, each row is its own run, all are finished, and
+        labels are empty. Raises ConfigError for columns of different lengths, numbers that cannot be what they
+        should be, more unique tokens than tokens, or an unknown convention.
         """
         _check_convention(convention)
         given = {"parameters": parameters, "tokens": tokens, "loss": loss}
         columns = {name: np.array(column, dtype=np.float64, ndmin=1) for name, column in given.items()}
         rows = len(columns["parameters"])
-        columns["unique_tokens"] = _column(unique_tokens, columns["tokens"])
-        columns["flops"] = _column(flops, 6.0 * columns["parameters"] * columns["tokens"])
         for name, column in columns.items():
             _check_numbers(name, column, rows)
+        columns["unique_tokens"] = _column(unique_tokens, columns["tokens"])
+        columns["flops"] = _column(flops, 6.0 * columns["parameters"] * columns["tokens"])
+        for name in ("unique_tokens", "flops"):
+            _check_numbers(name, columns[name], rows)
         if np.any(columns["unique_tokens"] > columns["tokens"]):
             row = int(np.argmax(columns["unique_tokens"] > columns["tokens"]))
             raise ConfigError(f"points: row {row + 1} has more unique tokens than tokens trained on")
@@ -90,10 +101,14 @@ class Points:
         runs = tuple(f"row {row + 1}" for row in range(rows)) if run is None else tuple(run)
         if len(runs) != rows or done.shape != (rows,):
             raise ConfigError(f"points: {rows} rows, but {len(runs)} runs and {done.size} marks of finished ones")
+        labels = {"family": tuple(family or ("",) * rows), "domain": tuple(domain or ("",) * rows)}
+        for name, label in labels.items():
+            if len(label) != rows:
+                raise ConfigError(f"points: {rows} rows, but {len(label)} values of {name}")
         done.setflags(write=False)
         for column in columns.values():
             column.setflags(write=False)
-        return cls(**columns, run=runs, finished=done, convention=convention, metric=metric)
+        return cls(**columns, **labels, run=runs, finished=done, convention=convention, metric=metric)
 
     def __len__(self) -> int:
         return len(self.run)
@@ -106,7 +121,8 @@ class Points:
         columns = {name: getattr(self, name)[index] for name in (*NUMBERS, "finished")}
         for column in columns.values():
             column.setflags(write=False)
-        return replace(self, **columns, run=tuple(self.run[row] for row in index))
+        words = {name: tuple(getattr(self, name)[row] for row in index) for name in ("run", *LABELS)}
+        return replace(self, **columns, **words)
 
     def log(self, name: str) -> Floats:
         """Return the natural logarithm of a column of numbers. Raises ConfigError for another name."""
@@ -125,6 +141,10 @@ class Points:
         place = {run: index for index, run in enumerate(runs)}
         return runs, np.array([place[run] for run in self.run], dtype=np.int64)
 
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Return the different values of `family` or `domain`, in order of appearance."""
+        return tuple(dict.fromkeys(getattr(self, name)))
+
 
 def join(parts: Sequence[Points]) -> Points:
     """Put points below each other; runs of equal name are one run.
@@ -138,17 +158,17 @@ def join(parts: Sequence[Points]) -> Points:
         if len(kinds) > 1:
             raise ConfigError(f"points: mixed {what}s ({', '.join(kinds)}); a law holds for one, fit them apart")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*NUMBERS, "finished")}
-    runs = [run for part in parts for run in part.run]
-    return Points.of(**columns, run=runs, convention=parts[0].convention, metric=parts[0].metric)
+    words = {name: [word for part in parts for word in getattr(part, name)] for name in ("run", *LABELS)}
+    return Points.of(**columns, **words, convention=parts[0].convention, metric=parts[0].metric)
 
 
 def read_csv(path: str | Path, *, convention: Convention | None = None, metric: str = "nats/token") -> Points:
     """Read points from a comma-separated file with a header.
 
     Columns: parameters (or N, params), tokens (D), loss (val_loss); optional: unique_tokens (U), flops (C), run,
-    finished, convention, metric. Other columns are refused, not skipped. `convention` and `metric` say what a file
-    without such a column holds. Raises DataError with path:line for a value that is none, ConfigError where
-    convention or metric is missing, mixed, or contradicts the file's.
+    finished, family, domain, convention, metric. Other columns are refused, not skipped. `convention` and
+    `metric` say what a file without such a column holds. Raises DataError with path:line for a value that is
+    none, ConfigError where convention or metric is missing, mixed, or contradicts the file's.
     """
     path = Path(path)
     rows = _rows(path)
@@ -166,9 +186,8 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
         allowed = ", ".join(get_args(Convention))
         raise ConfigError(f"{path}: says not how parameters are counted; give the convention ({allowed})")
     kind = _one_of(columns.get("metric"), metric if "metric" not in columns else None, "metric", path)
-    return Points.of(
-        **numbers, run=columns.get("run"), finished=finished, convention=_convention(stated), metric=str(kind)
-    )
+    words = {name: columns.get(name) for name in ("run", *LABELS)}
+    return Points.of(**numbers, **words, finished=finished, convention=_convention(stated), metric=str(kind))
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -200,7 +219,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 def _name(cell: str, path: Path) -> str:
     name = cell.strip().lower()
     name = ALIASES.get(name, name)
-    allowed = (*NUMBERS, "run", "finished", "convention", "metric")
+    allowed = (*NUMBERS, "run", "finished", *LABELS, "convention", "metric")
     if name not in allowed:
         raise DataError(f"{path}:1: column {cell!r}{closest(name, allowed)}; allowed: {', '.join(allowed)}")
     return name
@@ -211,8 +230,9 @@ def _number(cell: str, where: str, name: str) -> float:
         value = float(cell)
     except ValueError:
         raise DataError(f"{where}: {name} {cell!r} is no number") from None
-    if not (math.isfinite(value) and value > 0):
-        raise DataError(f"{where}: {name} {cell!r}; must be positive and finite")
+    low, high = LIMITS.get(name, (LEAST, MOST))
+    if not low <= value <= high:
+        raise DataError(f"{where}: {name} {cell!r}; must be positive and finite, from {low:g} to {high:g}")
     return value
 
 
@@ -248,10 +268,13 @@ def _column(given: ArrayLike | None, otherwise: Floats) -> Floats:
 def _check_numbers(name: str, column: Floats, rows: int) -> None:
     if column.shape != (rows,) or not rows:
         raise ConfigError(f"points: {name} has shape {column.shape}; must be one number for each of {rows} points")
-    wrong = ~(np.isfinite(column) & (column > 0))
+    low, high = LIMITS.get(name, (LEAST, MOST))
+    wrong = ~((column >= low) & (column <= high))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ConfigError(f"points: {name} {column[row]} in row {row + 1}; must be positive and finite")
+        raise ConfigError(
+            f"points: {name} {column[row]} in row {row + 1}; must be positive and finite, from {low:g} to {high:g}"
+        )
 
 
 def logs_of(columns: Mapping[str, ArrayLike]) -> dict[str, Floats]:

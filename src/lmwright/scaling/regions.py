@@ -7,6 +7,8 @@ at last it stays where the model's size or the text's own entropy holds it (L_fl
 sorted by tokens, into the three is tried: given the parts, the best plateaus are means of ln L and the best power
 law is a line, and both are in closed form. Which regions there are at all is decided by the Bayesian information
 criterion (Schwarz 1978), for a curve with one more plateau never fits worse.
+
+    size, regions = of_points(points)       # of the model that was run for the most numbers of tokens
 """
 
 # R rows (points)
@@ -20,23 +22,30 @@ from typing import Literal
 import numpy as np
 
 from lmwright.errors import ConfigError
-from lmwright.scaling.points import Floats
+from lmwright.scaling.fit.students import student_quantile
+from lmwright.scaling.points import Floats, Points
 
 Region = Literal["small data", "power law", "irreducible"]
 FEWEST, FEWEST_ON_LINE, FEWEST_ON_PLATEAU = 4, 3, 2
 LEAST_SPREAD = 1e-6  # of ln L about the curve: below it a loss is not known
+LEVEL = 0.95  # of the interval of the exponent
+REPEATED = 1.05  # tokens by unique ones: beyond, the curve is of repeats as well
+ONE_SIZE = 0.02  # of ln N
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
     """Where the regions of a curve part.
 
-    small, floor: losses of the plateaus; begin, end: tokens at which the power law meets them. All None where the
-    points show no such plateau. ln_A, exponent: of the power law. spread: standard deviation of ln L about it all.
+    small, floor: losses of the plateaus; begin, end: tokens at which the power law meets them, each between two
+    neighbouring points. All None where the points show no such plateau. ln_A, exponent: of the power law, with
+    the interval of least squares, as if the points erred independently. spread: standard deviation of ln L about
+    it all.
     """
 
     ln_A: float
     exponent: float
+    exponent_interval: tuple[float, float]
     small: float | None
     floor: float | None
     begin: float | None
@@ -55,6 +64,21 @@ class Regions:
         above = np.inf if self.small is None else self.small
         curve: Floats = np.clip(line, self.floor or 0.0, above)
         return curve
+
+
+def of_points(points: Points) -> tuple[float, Regions]:
+    """Return N of the model that was run for the most numbers of tokens, the larger of equals, and its regions.
+
+    Finished points on new text alone count. Raises ConfigError as `find`.
+    """
+    new = points.take(points.finished) if points.finished.any() else points
+    fresh_R = new.tokens <= REPEATED * new.unique_tokens
+    new = new.take(fresh_R) if fresh_R.any() else new
+    log_n = new.log("parameters")
+    lengths_R = [len(np.unique(new.tokens[abs(log_n - one) <= ONE_SIZE])) for one in log_n]
+    chosen = max(range(len(new)), key=lambda row: (lengths_R[row], log_n[row]))
+    curve = new.take(abs(log_n - log_n[chosen]) <= ONE_SIZE)
+    return math.exp(log_n[chosen]), find(curve.tokens, curve.loss)
 
 
 def find(tokens: Floats, loss: Floats) -> Regions:
@@ -100,6 +124,7 @@ def _parted(log_d: Floats, log_l: Floats, first: int, last: int) -> tuple[float,
     regions = Regions(
         ln_A=float(level),
         exponent=float(-slope),
+        exponent_interval=_interval(float(-slope), log_d[first:last], log_l[first:last]),
         small=None if ln_small is None else math.exp(ln_small),
         floor=None if ln_floor is None else math.exp(ln_floor),
         begin=None if begin is None else math.exp(begin),
@@ -107,3 +132,13 @@ def _parted(log_d: Floats, log_l: Floats, first: int, last: int) -> tuple[float,
         spread=spread,
     )
     return 2 * rows * math.log(spread) + numbers * math.log(rows), regions
+
+
+def _interval(exponent: float, log_d: Floats, log_l: Floats) -> tuple[float, float]:
+    """Return the interval of the slope of a line by least squares (Student's t)."""
+    free = len(log_d) - 2
+    away = log_d - log_d.mean()
+    left = log_l - log_l.mean() + exponent * away
+    error = math.sqrt(float(left @ left) / free / float(away @ away))
+    reach = student_quantile(0.5 + LEVEL / 2, free) * error
+    return exponent - reach, exponent + reach

@@ -32,9 +32,11 @@ def usable(points: Points) -> tuple[Points, tuple[str, ...]]:
     if points.finished.all():
         return points, ()
     if not points.finished.any():
-        raise ConfigError("fit: the schedule of no point ran to its end; such points lie above the law")
+        raise ConfigError(
+            "fit: the schedule of no point ran to its end and let the rate down; others lie above the law"
+        )
     left_out = int((~points.finished).sum())
-    text = f"{left_out} of {len(points)} points are left out: their schedule was cut before its end"
+    text = f"{left_out} of {len(points)} points are left out: their schedule was cut before its end, or is level"
     return points.take(points.finished), (text,)
 
 

@@ -2,10 +2,11 @@
 
 Hoffmann et al. 2022, arXiv:2203.15556, section 3.1: training curves of models of several sizes; their lower
 envelope over C says which size, trained on how many tokens, is best at each C. Points of a run are read as its
-curve, whether or not their schedule had ended, and joined by lines in logarithms. Where the best is the
-smallest or the largest of the sizes, another may be better that was not run, and where a size is still the best
-at the last C, the middle of where it wins is not known; so these parts are left out. A noisy curve should be
-smoothed before: its luckiest moment would count. Curves that were cut are read as if the schedule had suited
+curve, whether or not their schedule had ended, and joined by lines in logarithms. A place of the envelope tells
+the best size only where a smaller and a larger one were measured at that C, too: else another may be better that
+was not run there, and what looks like a frontier is the order in which sizes were begun. Where a size is still
+the best at the last C, the middle of where it wins is not known. These parts are left out. A noisy curve should
+be smoothed before: its luckiest moment would count. Curves that were cut are read as if the schedule had suited
 them, which it did not.
 """
 
@@ -34,7 +35,7 @@ def estimate(points: Points, *, level: float = 0.95, draws: int = 1000, seed: in
     if line is None:
         raise ConfigError(
             f"envelope: of {len(np.unique(curves.sizes))} sizes fewer than two are the best between others, with "
-            "a smaller and a larger one beside them; run more sizes, or longer"
+            "a smaller and a larger one measured at as many FLOPs; run more sizes, or longer"
         )
     drawn, missing = resampled(curves.line, len(every), draws, numpy_generator(seed, "bootstrap of an envelope"))
     return Frontier(
@@ -81,10 +82,11 @@ class _Curves:
         return np.where(np.isfinite(drawn_KG.min(axis=0)), drawn_KG.argmin(axis=0), -1)
 
     def between(self, winner_G: np.ndarray, counts_K: np.ndarray) -> np.ndarray:
-        """Return where the winner is neither the smallest or largest size drawn, nor cut by an end of the axis."""
-        sizes, size_G = self.sizes[counts_K > 0], self.sizes[winner_G]
-        ends = [sizes.min(), sizes.max(), *size_G[[0, -1]]]
-        between_G: np.ndarray = (winner_G >= 0) & ~np.isin(size_G, ends)
+        """Return where a smaller and a larger size than the winner were drawn, and no end of the axis cuts it."""
+        there_KG, size_G = np.isfinite(self.log_loss_KG) & (counts_K > 0)[:, None], self.sizes[winner_G]
+        smaller_G = (there_KG & (self.sizes[:, None] < size_G)).any(axis=0)
+        larger_G = (there_KG & (self.sizes[:, None] > size_G)).any(axis=0)
+        between_G: np.ndarray = (winner_G >= 0) & smaller_G & larger_G & ~np.isin(size_G, size_G[[0, -1]])
         return between_G
 
     def line(self, counts_K: np.ndarray) -> Line | None:
@@ -113,7 +115,7 @@ class _Curves:
         found = [f"{self.single} runs of one point are left out: no curves"] if self.single else []
         share = 1 - between_G.sum() / max(1, (winner_G >= 0).sum())
         if share > 0:
-            found.append(f"{share:.0%} of the envelope is left out: at an end of the sizes, or of the FLOPs")
+            found.append(f"{share:.0%} of the envelope is left out: at an end of the sizes there, or of the FLOPs")
         sizes = len(np.unique(self.sizes[winner_G[between_G]]))
         if sizes < 4:
             found.append(f"a power law through {sizes} sizes alone; its exponents hardly have an error")

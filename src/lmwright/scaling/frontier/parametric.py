@@ -19,7 +19,7 @@ from lmwright.scaling.frontier import Frontier, Line
 from lmwright.scaling.frontier._optimum import best, six_n
 from lmwright.scaling.points import Floats, Points
 
-__all__ = ["best", "closed_form", "estimate", "of_fitted", "six_n"]
+__all__ = ["best", "closed_form", "estimate", "of_fitted", "six_n", "two_powers"]
 
 LAW = "chinchilla"
 
@@ -39,17 +39,37 @@ def estimate(points: Points, *, level: float = 0.95, draws: int = 1000, seed: in
 
 
 def of_fitted(fitted: Fitted) -> Frontier:
-    """Return the frontier of a fit. Raises ConfigError for a law without a closed form."""
-    if fitted.law != LAW:
-        raise ConfigError(f"frontier: law {fitted.law} has no closed form; allowed: {LAW}")
+    """Return the frontier of a fit. Raises ConfigError for a law that does not read both N and D."""
+    found = (two_powers(fitted.law, np.array(theta)) for theta in (fitted.theta, *fitted.draws))
+    lines = [closed_form(theta_P) for theta_P in found if theta_P is not None]
+    if not lines:
+        raise ConfigError(f"law {fitted.law} does not say how a budget is divided between parameters and tokens")
     return Frontier(
         approach="parametric",
         convention=fitted.convention,
-        line=closed_form(np.array(fitted.theta)),
-        draws=tuple(closed_form(np.array(theta)) for theta in fitted.draws),
+        line=lines[0],
+        draws=tuple(lines[1:]),
         level=fitted.level,
         runs=fitted.freedom + 1,
         budgets=(),
         largest=fitted.largest["6ND"],
         warnings=fitted.warnings,
     )
+
+
+def two_powers(law: str, theta_P: Floats) -> Floats | None:
+    """Return ln_A, ln_B, ln_E, alpha, beta of the sum of powers that has its optimum where `law` has it.
+
+    Repeats: with new data alone the law is the parametric one there. Kaplan: a sum of two powers under a power.
+    Over-training: by its own definition. None for a law that does not read N and D.
+    """
+    if law in (LAW, "data_constrained"):
+        return theta_P[:5]
+    if law == "kaplan":
+        ln_n, ln_d, alpha_n, alpha_d = theta_P
+        ratio = alpha_n / alpha_d
+        return np.array([ratio * ln_n, ln_d, 0.0, ratio, 1.0])
+    if law == "over_training":
+        ln_a, ln_b, ln_e, eta = theta_P
+        return np.array([ln_a - eta * math.log(6), ln_b - eta * math.log(6), ln_e, 2 * eta, 2 * eta])
+    return None
