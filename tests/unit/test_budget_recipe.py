@@ -21,7 +21,7 @@ from lmwright.recipes.budget_basis import Speed, law_of, predict
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.scaling.fit import Fitted, fit
 from lmwright.scaling.flops import count_parameters, flops_per_token
-from lmwright.scaling.planning import design, from_draws
+from lmwright.scaling.planning import design, from_draws, shape
 from lmwright.scaling.points import Points
 from lmwright.text.tokenizer import train_bpe
 
@@ -117,7 +117,28 @@ def test_a_published_law_gives_no_interval_and_says_so(corpus: Path) -> None:
     assert (made.predicted.low, made.predicted.high, made.next_runs) == (None, None, ())
     assert any("another corpus" in warning for warning in made.warnings)
     assert any("more than guessing" in warning for warning in made.warnings)
-    assert "without an interval" in "\n".join(budget_words.lines(made))
+    first, *lines = budget_words.lines(made)
+    assert first.startswith("no law")
+    assert f"lmwright ladder --corpus {corpus} --sizes " in lines[1]
+    assert next(line for line in lines if line.startswith("loss ")).startswith("loss          not known")
+    large = dataclasses.replace(made, predicted=dataclasses.replace(made.predicted, loss=2.5))
+    assert "2.5 nats/token by the law, without an interval" in "\n".join(budget_words.lines(large))
+
+
+def test_the_way_to_a_law_that_a_stranger_is_told_is_one_that_lmwright_reads(corpus: Path, law: Path) -> None:
+    made = budget.plan("1e12", Corpus.open(corpus), speed=SPEED)
+    told = [line.split() for line in budget_words.lines(made)[:4] if line.split()[0] == "lmwright"]
+    assert [words[1] for words in told] == ["ladder", "fit"]
+    sizes = [1e6 * float(size.removesuffix("m")) for size in told[0][told[0].index("--sizes") + 1].split(",")]
+    shapes = {
+        shape.shape(size, vocab_size=268, length=made.length, convention="chinchilla", tie_embeddings=True).config
+        for size in sizes
+    }
+    assert len(shapes) == 3, "a ladder of them has three sizes"
+    assert sizes == sorted(sizes)
+    assert budget_words.lines(budget.plan("1e12", Corpus.open(corpus), law=law, speed=SPEED))[0].startswith(
+        "budget"
+    )
 
 
 def test_a_text_that_is_short_bounds_context_and_batch(corpus: Path, law: Path) -> None:
@@ -225,7 +246,7 @@ def test_the_steps_follow_from_the_time_that_updates_take(
     from lmwright.recipes import pretrain_plan
 
     monkeypatch.setattr(budget, "this_machine", lambda: SPEED)
-    monkeypatch.setattr(pretrain_plan._Twin, "step_seconds", lambda self, least: 0.25)
+    monkeypatch.setattr(pretrain_plan._Twin, "step_seconds", lambda self, least: (0.2, 0.25))
     said: list[str] = []
     found = dial.dial("70s", given, "test", law=law, say=said.append)
     training, measured = found.planned.config.training, found.planned.data.validation

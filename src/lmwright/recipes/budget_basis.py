@@ -23,6 +23,7 @@ from lmwright.scaling.points import Floats, logs_of
 from lmwright.scaling.published.constants import CONSTANTS
 
 PUBLISHED = "muennighoff"  # knows repeated data, and C4 is the corpus nearest to text of any kind
+WORTHLESS = 40  # epochs
 REPEATS = ("chinchilla", "data_constrained")  # laws that can be told how much of the text is new
 
 
@@ -45,13 +46,17 @@ class LawUsed:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What this machine does. peak: FLOP/s. mfu: the share of it that training is reckoned to reach."""
+    """What this machine does. peak: FLOP/s. mfu: the share of it that training is reckoned to reach.
+
+    measured: by updates of the model; else `mfu` is an assumption that small models do not come near.
+    """
 
     peak: float
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     source: str
     mfu: float = MFU
+    measured: bool = False
 
     @property
     def rate(self) -> float:
@@ -148,3 +153,31 @@ def predict(used: LawUsed, model: ModelConfig, tokens: float, length: int, uniqu
         high=float(found.high[0]),
         warnings=(*spent.warnings, *found.warnings),
     )
+
+
+def doubts(used: LawUsed, predicted: Predicted, model: ModelConfig, epochs: float) -> tuple[str, ...]:
+    """Say what about the law is not to be trusted for such a run."""
+    found = []
+    loss, guess = predicted.loss, math.log(model.vocab_size)
+    if used.fitted is None:
+        found.append(
+            "the law is published: its loss is of another corpus and another tokenizer, so it has no interval and "
+            "is not to be trusted as a loss"
+        )
+    elif not used.fitted.draws:
+        found.append("the law was fitted without draws, so its loss has no interval; fit with --draws above 0")
+    if used.metric == "nats/token" and loss > guess:
+        found.append(
+            f"a loss of {loss:.3g} is more than guessing gives ({guess:.3g}, the logarithm of the vocabulary): "
+            "the law does not reach so far down"
+        )
+    if epochs > 1 and not used.knows_repeats:
+        found.append(
+            f"{epochs:.3g} epochs, and law {used.name} counts a repeat as new text: the loss will be higher"
+        )
+    if epochs > WORTHLESS:
+        found.append(
+            f"beyond about {WORTHLESS} epochs repeats were worth nothing (Muennighoff et al. 2023), and the loss "
+            "on held-out text may rise before the end; the best checkpoint is kept"
+        )
+    return tuple(found)

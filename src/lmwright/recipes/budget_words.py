@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lmwright.recipes.budget import BudgetPlan
 from lmwright.recipes.budget_basis import Predicted
+from lmwright.recipes.budget_next import first_sizes
 from lmwright.scaling.flops import count_parameters, flops_per_token
 
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -17,6 +19,7 @@ def lines(plan: BudgetPlan) -> list[str]:
     """Return the plan as lines."""
     chosen, reasons = plan.settings, plan.reasons
     found = [
+        *_without_a_law(plan),
         row("budget", plan.flops_reason),
         row("law", f"{plan.law.name}, {plan.law.source}"),
         row("", plan.best.reason()),
@@ -35,10 +38,28 @@ def lines(plan: BudgetPlan) -> list[str]:
         row("optimiser", "adamw, cosine: what the rules above were fitted to"),
         row("memory", _memory(plan)),
         row("time", _time(plan)),
-        row("loss", loss(plan.predicted, plan.law.metric)),
+        row("loss", _loss(plan)),
         *_next(plan),
     ]
     return found + [row("warning", warning) for warning in plan.warnings]
+
+
+def _without_a_law(plan: BudgetPlan) -> list[str]:
+    """Say first, where there is no law of one's own, that the loss is not known, and how it would be."""
+    if plan.law.fitted is not None:
+        return []
+    sizes = ",".join(f"{size / 1e6:.3g}m" for size in first_sizes(plan.architecture, plan.length))
+    return [
+        row(
+            "no law", "what this run will reach is not known: a published law divides the budget, and its loss is"
+        ),
+        row(
+            "", "of another corpus. For a loss to trust, train small models on your corpus first, and fit theirs:"
+        ),
+        row("", f"lmwright ladder --corpus {plan.corpus} --sizes {sizes} --out runs/ladder"),
+        row("", "lmwright fit runs/ladder --out law.json"),
+        row("", "and then this command again with --law law.json"),
+    ]
 
 
 def row(name: str, text: str) -> str:
@@ -51,6 +72,17 @@ def loss(predicted: Predicted, metric: str) -> str:
     if predicted.low is None or predicted.high is None:
         return f"{predicted.loss:.4g} {metric} by the law, without an interval"
     return f"{predicted.loss:.4g} {metric}, interval {predicted.low:.4g} to {predicted.high:.4g}"
+
+
+def _loss(plan: BudgetPlan) -> str:
+    """Return the predicted loss, or that a published law says nothing that could be true."""
+    guess = math.log(plan.architecture.vocab_size)
+    if plan.law.fitted is not None or plan.predicted.loss <= guess:
+        return loss(plan.predicted, plan.law.metric)
+    return (
+        f"not known: the published law, of far larger runs, says {plan.predicted.loss:.3g}, more than guessing "
+        f"gives ({guess:.3g})"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +113,7 @@ def compared(budget: Any, evaluation: Mapping[str, Any] | None) -> str:
 
 def figures(plan: BudgetPlan) -> dict[str, Any]:
     """Return the plan as plain data, at full precision."""
-    count = count_parameters(plan.architecture)
+    count, fitted = count_parameters(plan.architecture), plan.law.fitted
     speed = plan.speed
     return {
         "budget": plan.budget.text,
@@ -91,7 +123,8 @@ def figures(plan: BudgetPlan) -> dict[str, Any]:
             "source": plan.law.source,
             "convention": plan.law.convention,
             "metric": plan.law.metric,
-            "own": plan.law.fitted is not None,
+            "own": fitted is not None,
+            "level": None if fitted is None else fitted.level,
         },
         "best": dataclasses.asdict(plan.best),
         "parameters": dataclasses.asdict(count),
@@ -140,9 +173,12 @@ def _time(plan: BudgetPlan) -> str:
     text = f"{duration(plan.seconds)} of training"
     if plan.speed is None:
         return f"{text} on {plan.budget.devices} x {plan.budget.device} at {plan.budget.mfu:.0%} of their peak"
+    assumed = (
+        "" if plan.speed.measured else ", a share that is assumed and small models do not reach; see --measure"
+    )
     return (
         f"{text} at {plan.speed.rate / 1e9:,.3g} GFLOP/s: {plan.speed.mfu:.1%} of {plan.speed.peak / 1e9:,.1f} "
-        f"({plan.speed.device}, {plan.speed.precision}), {plan.speed.source}"
+        f"({plan.speed.device}, {plan.speed.precision}), {plan.speed.source}{assumed}"
     )
 
 

@@ -20,6 +20,7 @@ from lmwright.errors import ConfigError
 from lmwright.recipes import budget, budget_words, pretrain
 from lmwright.recipes.budget import BudgetPlan
 from lmwright.recipes.budget_basis import Speed
+from lmwright.recipes.budget_run import warmup_of
 from lmwright.recipes.pretrain import Planned, Say
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.scaling.flops import flops_per_token
@@ -42,37 +43,44 @@ class Dialled:
 
 
 def dial(
-    text: str,
+    text: str | None,
     given: Mapping[str, Any],
     where: str,
     *,
     law: Path | None = None,
+    inference_tokens: float = 0.0,
     out: Path | None = None,
     must_fit: bool = True,
+    verify: bool = False,
     say: Say = print,
 ) -> Dialled:
     """Plan a run within the budget, measure it, fit its steps to the time; writes nothing.
 
-    given: settings beside the budget. The rest as `budget.plan` and `pretrain.plan_run`. Raises ConfigError for a
-    budget of other devices, several processes, or steps beside the budget.
+    text: the budget; None: what the model and the steps in `given` cost. given: settings beside the budget. The
+    rest as `budget.plan` and `pretrain.plan_run`. Raises ConfigError for a budget of other devices, several
+    processes, or steps beside the budget.
     """
     corpus = _checked(text, given, where)
-    money = parse(text)
-    plan = _plan(text, corpus, given, where, law, None)
+    text = _cost(given, where) if text is None else text
+    seconds = parse(text).seconds
+    asked: dict[str, Any] = {"law": law, "inference_tokens": inference_tokens}
+    trial: dict[str, Any] = {"out": out, "seconds": seconds, "must_fit": must_fit, "verify": verify}
+    plan = _plan(text, corpus, given, where, {**asked, "speed": None})
     settings = _settings(plan, corpus, given)
-    planned = pretrain.plan_run(settings, where, out=out, seconds=money.seconds, must_fit=must_fit)
+    planned = pretrain.plan_run(settings, where, **trial)
     speed = _measured_speed(plan, planned)
-    if money.seconds is not None and speed is not None and money.seconds >= LONG:
+    if seconds is not None and speed is not None and seconds >= LONG:
         assert plan.speed is not None
         off = speed.rate / plan.speed.rate
         if not 1 / FAR <= off <= FAR:
             say(f"an update runs at {off:.2g} times the rate that was assumed; planned again with this one")
-            plan = _plan(text, corpus, given, where, law, speed)
+            plan = _plan(text, corpus, given, where, {**asked, "speed": speed})
             settings = _settings(plan, corpus, given)
-            planned = pretrain.plan_run(settings, where, out=out, seconds=money.seconds, must_fit=must_fit)
+            planned = pretrain.plan_run(settings, where, data=planned.data, **trial)
             speed = _measured_speed(plan, planned)
-    kept, settings = _kept(plan, settings, planned, money.seconds, speed)
-    planned = pretrain.plan_run(settings, where, out=out, measured=planned.measured, must_fit=must_fit)
+    kept, settings = _kept(plan, settings, planned, seconds, speed)
+    known: dict[str, Any] = {"measured": planned.measured, "data": planned.data}
+    planned = pretrain.plan_run(settings, where, out=out, must_fit=must_fit, **known)
     for line in budget_words.lines(kept):
         say(line)
     for line in _overridden(plan, corpus, given):
@@ -88,33 +96,43 @@ def train(
     where: str,
     law: Path | None = None,
     force: bool = False,
+    go_on: str | None = None,
     say: Say = print,
 ) -> State:
     """Plan a run within the budget and train it into `out`. Raises as `dial` and `pretrain.pretrain`."""
-    found = dial(text, given, where, law=law, out=out, say=say)
+    found = dial(text, given, where, law=law, out=out, verify=True, say=say)
+    return train_planned(found, out, where=where, force=force, go_on=go_on, say=say)
+
+
+def train_planned(
+    found: Dialled, out: Path, *, where: str, force: bool = False, go_on: str | None = None, say: Say = print
+) -> State:
+    """Train what `dial` planned, with `verify`, into `out`. Raises as `pretrain.pretrain`."""
     return pretrain.pretrain(
         found.settings,
         out,
         where=where,
         force=force,
         measured=found.planned.measured,
+        data=found.planned.data,
         budget=budget_words.figures(found.plan),
+        go_on=go_on,
         say=say,
     )
 
 
-def _checked(text: str, given: Mapping[str, Any], where: str) -> Corpus:
+def _checked(text: str | None, given: Mapping[str, Any], where: str) -> Corpus:
     """Return the corpus. Raises ConfigError for what no budget can be planned with."""
     if of_environment().several:
         raise ConfigError(
             "budget: is planned with one process; plan with `lmwright plan`, and give its settings to torchrun"
         )
-    if parse(text).device is not None:
+    if text is not None and parse(text).device is not None:
         raise ConfigError(
             f"budget {text!r}: names devices, and this trains on the machine it runs on; give a time or FLOPs, or "
             "plan with `lmwright plan`"
         )
-    if "steps" in _table(given, "training"):
+    if text is not None and "steps" in _table(given, "training"):
         raise ConfigError(f"{where}: training.steps is set, but the steps follow from the budget; leave one away")
     corpus = _table(given, "data").get("corpus")
     if not isinstance(corpus, str) or not corpus:
@@ -124,25 +142,32 @@ def _checked(text: str, given: Mapping[str, Any], where: str) -> Corpus:
     return Corpus.open(Path(corpus))
 
 
+def _cost(given: Mapping[str, Any], where: str) -> str:
+    """Return the FLOPs of the model and the steps that are given, and a hair more, as a budget."""
+    config = resolve(given, where)
+    length, training = config.data.context_length, config.training
+    tokens = training.steps * training.batch_size * length
+    return f"{flops_per_token(config.architecture, length) * tokens * (1 + 1e-6):.9e}"
+
+
 def _table(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = given.get(name, {})
     return found if isinstance(found, Mapping) else {}
 
 
-def _plan(
-    text: str, corpus: Corpus, given: Mapping[str, Any], where: str, law: Path | None, speed: Speed | None
-) -> BudgetPlan:
-    """Plan with what is given; a model that is described is taken, and what of it is not said is planned."""
+def _plan(text: str, corpus: Corpus, given: Mapping[str, Any], where: str, asked: Mapping[str, Any]) -> BudgetPlan:
+    """Plan with what is given; a model that is described is taken, and what of it is not said is planned.
+
+    asked: law, inference_tokens and speed of `budget.plan`.
+    """
     shape, context = _table(given, "architecture"), _table(given, "data").get("context_length")
     if context is not None and (not isinstance(context, int) or context < 2):
         raise ConfigError(f"{where}: data.context_length = {context!r}: must be a whole number from 2")
-    asked: dict[str, Any] = {"law": law, "context": context, "speed": speed}
-    family = shape.get("family", "llama")
-    plan = budget.plan(text, corpus, family=family, **asked)
+    plan = budget.plan(text, corpus, family=shape.get("family", "llama"), context=context, **asked)
     if set(shape) <= {"family"}:
         return plan
     model = resolve(_settings(plan, corpus, given), where).architecture
-    return budget.plan(text, corpus, model=model, **{**asked, "speed": plan.speed})
+    return budget.plan(text, corpus, model=model, context=context, **{**asked, "speed": plan.speed})
 
 
 def _settings(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,27 +183,28 @@ def _settings(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> dic
     size = training.get("batch_size")
     if isinstance(size, int) and size > 0:
         tree["training"]["steps"] = max(1, plan.tokens // (size * plan.length))
-    tree["training"]["schedule"]["warmup_steps"] = budget.warmup_of(plan.settings, tree["training"]["steps"])
+    steps = training.get("steps", tree["training"]["steps"])
+    if isinstance(steps, int):
+        tree["training"]["schedule"]["warmup_steps"] = warmup_of(plan.settings, steps)
     return merge(tree, given)
 
 
 def _measured_speed(plan: BudgetPlan, planned: Planned) -> Speed | None:
     """Return the rate of real updates; None where the model was too large to try."""
-    seconds, training = planned.measured.step_seconds, planned.config.training
+    seconds, training = planned.measured.typical_seconds, planned.config.training
     if seconds is None or plan.speed is None:
         return None
     cost = flops_per_token(plan.architecture, plan.length) * training.batch_size * plan.length
     peak = max(plan.speed.peak, planned.measured.peak_flops)
-    return replace(
-        plan.speed, peak=peak, mfu=cost / seconds / peak, source="as updates of a model were seen to take"
-    )
+    source = "as updates of the model were seen to take"
+    return replace(plan.speed, peak=peak, mfu=cost / seconds / peak, source=source, measured=True)
 
 
 def _kept(
     plan: BudgetPlan, settings: dict[str, Any], planned: Planned, seconds: float | None, speed: Speed | None
 ) -> tuple[BudgetPlan, dict[str, Any]]:
     """Return plan and settings with as many steps as the time allows; with the plan's own where it names none."""
-    each, training = planned.measured.step_seconds, planned.config.training
+    each, training = planned.measured.typical_seconds, planned.config.training
     reckoned = speed or plan.speed
     assert reckoned is not None
     sizes = (training.batch_size, training.micro_batch_size or training.batch_size)
@@ -186,6 +212,8 @@ def _kept(
         reason = plan.reasons["steps"]
         if training.batch_size != plan.settings.batch_size:
             reason = f"{plan.tokens:,} tokens in updates of {training.batch_size} sequences, rounded down"
+        if training.steps != max(1, plan.tokens // (training.batch_size * plan.length)):
+            reason = "as given"
         return budget.with_steps(plan, *sizes, training.steps, reason=reason, speed=reckoned), settings
     evaluations, reading = 0, 0.0
     if planned.data.validation is not None:
@@ -194,12 +222,12 @@ def _kept(
         evaluations = min(MOST_EVALUATIONS, max(1, math.floor(EVALUATION_SHARE * seconds / reading)))
     steps = max(1, math.floor((TRAINING_SHARE * seconds - evaluations * reading) / each))
     reason = (
-        f"{seconds:,.3g} s hold so many updates of {each:.3g} s, as measured, beside {evaluations} evaluations of "
-        f"{reading:.2g} s; a tenth is kept for saving"
+        f"{seconds:,.3g} s hold so many updates of {each:.3g} s, the median as measured, beside {evaluations} "
+        f"evaluations of {reading:.2g} s; a tenth is kept for saving and for other work"
     )
     changed: dict[str, Any] = {"steps": steps}
-    if settings["training"]["schedule"].get("warmup_steps") == budget.warmup_of(plan.settings, training.steps):
-        changed["schedule"] = {"warmup_steps": budget.warmup_of(plan.settings, steps)}
+    if settings["training"]["schedule"].get("warmup_steps") == warmup_of(plan.settings, training.steps):
+        changed["schedule"] = {"warmup_steps": warmup_of(plan.settings, steps)}
     if "eval_every" not in settings["training"] and evaluations:
         changed["eval_every"] = math.ceil(steps / evaluations)
     kept = budget.with_steps(plan, *sizes, steps, reason=reason, speed=reckoned)

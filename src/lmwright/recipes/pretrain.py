@@ -69,6 +69,7 @@ def plan_run(
     seconds: float | None = None,
     must_fit: bool = True,
     ranks: Ranks | None = None,
+    data: RunData | None = None,
     verify: bool = False,
 ) -> Planned:
     """Resolve, check and measure a run; writes nothing. Raises ConfigError or DataError for what cannot work.
@@ -76,8 +77,8 @@ def plan_run(
     out: where it will lie, None if that is not known yet. measured: of an earlier plan of the same model, data,
     batch and optimiser, which may have had other steps; it is taken over unless so many steps call for measuring
     again. seconds: that training is to take, where its steps are yet to follow from the plan. must_fit: False only
-    notes that memory or disk is too small. ranks: the processes that will train; None: those of torchrun. verify:
-    check the corpus's checksums.
+    notes that memory or disk is too small. ranks: the processes that will train; None: those of torchrun. data:
+    of an earlier plan, taken over where this run reads the same sequences. verify: check the corpus's checksums.
     """
     ranks = of_environment() if ranks is None else ranks
     config = resolve(settings, where)
@@ -86,7 +87,8 @@ def plan_run(
             f"{where}: training.batch_size = {config.training.batch_size}: is less than the {ranks.world_size} "
             "processes, and each needs a sequence; raise it, or start fewer processes"
         )
-    data = open_data(config, Path(config.data.corpus), verify=verify)
+    if data is None or not data.serves(config):
+        data = open_data(config, Path(config.data.corpus), verify=verify)
     from lmwright.recipes import pretrain_plan
     from lmwright.train.machine import free_memory
 
@@ -121,15 +123,16 @@ def pretrain(
     where: str,
     force: bool = False,
     measured: Measured | None = None,
+    data: RunData | None = None,
     budget: Mapping[str, Any] | None = None,
     go_on: str | None = None,
     say: Say = print,
 ) -> State:
     """Train a new model into the run directory `out`; return where it ended.
 
-    measured: of an earlier plan, see `plan_run`. budget: the plan that the settings come from, as
-    `budget_words.figures` has it; it is kept in plan.json, and its loss is compared with what comes out. go_on:
-    the command that would resume it, for whoever stops it; None: `lmwright pretrain --resume`.
+    measured, data: of an earlier plan, see `plan_run`; the data verified. budget: the plan that the settings come
+    from, as `budget_words.figures` has it; it is kept in plan.json, and its loss is compared with what comes out.
+    go_on: the command that would resume it, for whoever stops it; None: `lmwright pretrain --resume`.
 
     Raises ConfigError, DataError before anything is written; NonFiniteError; Interrupted after a signal, with the
     state saved.
@@ -137,12 +140,11 @@ def pretrain(
     with started() as ranks, contextlib.ExitStack() as stack:
         say = say if ranks.first else _say_nothing
         run = RunDirectory(out)
-        data: RunData | None = None  # as the first process has it open; the others open it for themselves
 
         def begin() -> dict[str, Any]:
-            nonlocal run, data
+            nonlocal run, data  # the data as the first process has it open; the others open it for themselves
             refuse_existing(out, RUN, force=force)
-            planned = plan_run(settings, where, out=out, measured=measured, ranks=ranks, verify=True)
+            planned = plan_run(settings, where, out=out, measured=measured, ranks=ranks, data=data, verify=True)
             data = planned.data
             describe(planned, say)
             run = stack.enter_context(RunDirectory.create(out, config=asdict(planned.config), force=force))
@@ -175,8 +177,8 @@ def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, s
             RunDirectory.open(out)
             run.lock()
             config = _own_settings(run)
-            if (run.path / "plan.json").exists():
-                _read_plan(run.path / "plan.json")  # or refuse, before anything is touched
+            place = run.path / "plan.json"
+            kept = _read_plan(place) if place.exists() else None  # or refuse, before anything is touched
             checkpoint.sweep(run)
             found = checkpoint.newest(run, say)
             state = State() if found is None else checkpoint.read_state(found)
@@ -186,7 +188,7 @@ def resume(out: Path, *, corpus: Path | None = None, go_on: str | None = None, s
             if corpus is not None:
                 config = _moved(config, corpus, found, run)
             data, free = _recheck(config, run, ranks)
-            figures = _figures(config, run, data, free, ranks, say)
+            figures = _plan_anew(config, run, data, free, ranks, say) if kept is None else kept
             say(f"resuming after step {state.step} of {config.training.steps}")
             run.keep_metrics(lambda record: record["step"] <= state.step)
             return {
@@ -214,18 +216,18 @@ def _recheck(config: PretrainConfig, run: RunDirectory, ranks: Ranks) -> tuple[R
     return data, free
 
 
-def _figures(
+def _plan_anew(
     config: PretrainConfig, run: RunDirectory, data: RunData, free: float, ranks: Ranks, say: Say
 ) -> dict[str, Any]:
-    """Return the planned figures of a run that goes on; where they were never written, or lost, plan anew."""
+    """Return the figures of a run that goes on and whose plan was never written, or lost; and write them."""
     from lmwright.recipes import pretrain_plan
 
     place = run.path / "plan.json"
-    if not place.exists():
-        say(f"{place}: is not there; planned anew")
-        measured = pretrain_plan.measure(config, data.plan, ranks, free=free)
-        atomic_write_json(place, pretrain_plan.predict(measured, data.plan))
-    return _read_plan(place)
+    say(f"{place}: is not there; planned anew")
+    measured = pretrain_plan.measure(config, data.plan, ranks, free=free)
+    figures = pretrain_plan.predict(measured, data.plan)
+    atomic_write_json(place, figures)
+    return figures
 
 
 def _say_nothing(text: str) -> None:

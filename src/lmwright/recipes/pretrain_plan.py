@@ -12,6 +12,7 @@ import gc
 import math
 import os
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from lmwright.train.precision import DTYPES, resolve, resolve_device
 from lmwright.train.ranks import SINGLE, Ranks
 
 ASSUMED_MFU = 0.4
+MOST_TRIALS = 100  # of an update
 HEAP = 1.4  # what the heap adds to the estimate: 1.1 to 1.45, once 1.9 (benchmarks/memory, kept)
 
 
@@ -40,10 +42,11 @@ HEAP = 1.4  # what the heap adds to the estimate: 1.1 to 1.45, once 1.9 (benchma
 class Measured:
     """What the machine showed.
 
-    config: with nothing left to 'auto'. step_seconds: of one update, None if the model was too large to try.
-    peak_flops: of all processes. threads: seconds of a micro-batch by number of threads; empty where only one
-    number was possible. compile: what torch.compile was found to be worth, None where nobody asked. processes: how
-    many share an update. free_memory: bytes that could be taken before anything was.
+    config: with nothing left to 'auto'. step_seconds: of one update at best; typical_seconds: the median of some,
+    as a run beside other work has it; None if the model was too large to try. peak_flops: of all processes.
+    threads: seconds of a micro-batch by number of threads; empty where only one number was possible. compile: what
+    torch.compile was found to be worth, None where nobody asked. processes: how many share an update. free_memory:
+    bytes that could be taken before anything was.
     """
 
     config: PretrainConfig
@@ -54,6 +57,7 @@ class Measured:
     free_memory: float
     compile: Trial | None = None
     processes: int = 1
+    typical_seconds: float | None = None
 
 
 def settle(config: PretrainConfig) -> PretrainConfig:
@@ -93,7 +97,7 @@ def measure(
     tried = _try_compiling(settled, twin, ranks, seconds)
     settled = settled if tried is None else replace(settled, compile=tried.compile)
     least = min(threads.values(), default=math.inf)
-    step_seconds = None if twin is None else twin.step_seconds(least)
+    step_seconds, typical = (None, None) if twin is None else twin.step_seconds(least)
     twin = None
     _forget_trials(device)
     return Measured(
@@ -105,6 +109,7 @@ def measure(
         free_memory=free,
         compile=tried,
         processes=ranks.world_size,
+        typical_seconds=typical,
     )
 
 
@@ -229,16 +234,17 @@ class _Twin:
             count = round(seconds / machine.least_seconds(self.micro_batch, budget=0.0))
         return try_out(self.model, self.micro_batch, count)
 
-    def step_seconds(self, least: float) -> float:
-        """Return the seconds of one update: its micro-batches, and the optimiser once.
+    def step_seconds(self, least: float) -> tuple[float, float]:
+        """Return the seconds of one update, its micro-batches and the optimiser once: at best, and the median.
 
         least: what a micro-batch has been seen to take at best, earlier and under the same settings.
         """
         self.micro_batch()
         self._optimizer.step(1e-6)
-        each = min(least, machine.least_seconds(self.micro_batch, budget=2.0))
-        once = machine.least_seconds(lambda: self._optimizer.step(1e-6), budget=0.2)
-        return each * self._rows / self._size + once
+        each = machine.timed(self.micro_batch, budget=2.0, most=MOST_TRIALS)
+        once = machine.timed(lambda: self._optimizer.step(1e-6), budget=0.2, most=MOST_TRIALS)
+        times = self._rows / self._size
+        return min(least, *each) * times + min(once), median(each) * times + median(once)
 
 
 def predict(measured: Measured, plan: PackPlan) -> dict[str, Any]:
