@@ -17,7 +17,7 @@ from data_helpers import sample_texts, small_tokenizer
 
 from lmwright.cli import main as cli
 from lmwright.data.build import Corpus, build_corpus
-from lmwright.errors import ConfigError
+from lmwright.errors import ConfigError, DataError
 from lmwright.recipes import ladder as recipe
 from lmwright.recipes import ladder_job, ladder_plan, ladder_sweep, workers
 from lmwright.recipes.ladder_plan import Ladder, Trunk
@@ -71,7 +71,25 @@ def test_a_run_file_is_the_planned_model_and_decays_to_nothing(corpus: Corpus) -
     flat = rates[trunk.warmup : trunk.piece(1) + 1]
     assert flat == [trunk.settings.learning_rate] * len(flat)
     assert rates[trunk.piece(1) + 1] < flat[0]
-    assert training.eval_every == trunk.steps(2)  # no run of the trunk has it within
+    assert training.eval_every == trunk.steps(1), "only at its end"
+
+
+def test_a_grid_with_right_angles_gives_each_size_the_same_tokens(corpus: Corpus) -> None:
+    made = ladder_plan.trunks(ask(corpus, tokens=4e4), corpus)
+    assert len({trunk.config for trunk in made}) == len(made) > 1
+    for trunk in made:
+        an_update = 5 * trunk.settings.batch_size * trunk.length  # the shortest run is a multiple of five
+        assert abs(trunk.tokens(0) - 4e4) <= an_update / 2
+
+
+def test_a_trunk_is_done_when_it_was_trained_for_nobody_evaluates_it(tmp_path: Path) -> None:
+    records = [{"kind": "step", "step": 5, "loss": 3.5}, {"kind": "end", "step": 5, "loss": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "config.json").write_text(json.dumps({"training": {"steps": 5, "eval_every": 0}}))
+    assert ladder_job.outcome(tmp_path, 5) == 3.5
+    (tmp_path / "config.json").write_text(json.dumps({"training": {"steps": 5, "eval_every": 5}}))
+    with pytest.raises(DataError, match="no loss on validation text"):
+        ladder_job.outcome(tmp_path, 5)
 
 
 def test_seeds_name_their_runs_and_keep_the_model(corpus: Corpus) -> None:

@@ -31,14 +31,21 @@ from lmwright.train import checkpoint
 
 
 def fork(
-    trunk: Path, step: int, out: Path, *, steps: int, schedule: Mapping[str, Any], force: bool = False
+    trunk: Path,
+    step: int,
+    out: Path,
+    *,
+    steps: int,
+    schedule: Mapping[str, Any],
+    eval_every: int | None = None,
+    force: bool = False,
 ) -> Path:
     """Make the run directory `out`, whose first `step` updates are the trunk's; a resume trains the rest.
 
     steps, schedule: of the whole run; the first `step` updates must have the rates that they had in the trunk.
-    Its plan is the trunk's, where that has one. Returns the checkpoint it begins in. Raises ConfigError if they
-    had not, DataError if the trunk has no such checkpoint, CheckpointError if that is damaged or was made under
-    other settings than the trunk's.
+    eval_every: as in the settings; None: the trunk's. Its plan is the trunk's, where that has one. Returns the
+    checkpoint it begins in. Raises ConfigError if they had not, DataError if the trunk has no such checkpoint,
+    CheckpointError if that is damaged or was made under other settings than the trunk's.
     """
     from lmwright.recipes.pretrain_parts import meaning, refuse_other
 
@@ -51,7 +58,9 @@ def fork(
     verify_manifest(source)
     state = checkpoint.read_state(source)
     refuse_other(state, before, run)
-    config = replace(before, training=replace(before.training, steps=steps, schedule=dict(schedule)))
+    every = before.training.eval_every if eval_every is None else eval_every
+    training = replace(before.training, steps=steps, schedule=dict(schedule), eval_every=every)
+    config = replace(before, training=training)
     config = checked(asdict(config), str(out))
     _refuse_other_past(before, config, step, trunk)
     state = replace(state, config=checkpoint.fingerprint(meaning(config)), best_step=None, best_loss=None)

@@ -189,14 +189,14 @@ def _jobs(trunk: Trunk, corpus: str, out: Path) -> Iterable[Job]:
         path = f"trunks/{trunk.name}-{end}"
         cost = trunk.cost * (trunk.lengths - number)  # what waits for a piece: the dearest first
         if before is None:
-            settings = trunk.run_file(corpus, steps=end, schedule=trunk.steady(), rate=rate)
+            settings = trunk.run_file(corpus, steps=end, schedule=trunk.steady(), rate=rate, evaluate=False)
             first = (settings, out / path)
             yield Job(path=path, steps=end, function=ladder_job.begin, arguments=first, cost=cost)
         else:
-            longer = (out / before, trunk.piece(number - 1), out / path, end, trunk.steady())
+            longer = (out / before, trunk.piece(number - 1), out / path, end, trunk.steady(), False)
             yield Job(path=path, steps=end, function=ladder_job.branch, arguments=longer, after=before, cost=cost)
         steps, run = trunk.steps(number), f"runs/{trunk.run_name(number)}"
-        cooling = (out / path, end, out / run, steps, trunk.decaying(number))
+        cooling = (out / path, end, out / run, steps, trunk.decaying(number), True)
         yield Job(path=run, steps=steps, function=ladder_job.branch, arguments=cooling, after=path)
         before = path
 

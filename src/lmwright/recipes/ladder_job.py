@@ -1,6 +1,7 @@
 """The jobs of a ladder, as a worker does them: train a run from its beginning, or from a checkpoint of a trunk.
 
-A job that was stopped goes on where it was. Each returns the loss on validation text at the run's end.
+A job that was stopped goes on where it was. Each returns the loss on validation text at the run's end; of a trunk,
+from which others go on and which is never evaluated, that of its last batch.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ def begin(settings: Mapping[str, Any], out: Path) -> float:
         return _go_on(out)
     with _quiet():
         state = pretrain(settings, out, where=str(out), force=True, say=_say_nothing)
-    assert state.validation_loss is not None
-    return state.validation_loss
+    return _known(out, state.step)
 
 
-def branch(trunk: Path, step: int, out: Path, steps: int, schedule: Mapping[str, Any]) -> float:
-    """Train a run that begins in a checkpoint of `trunk`; see `fork`."""
+def branch(trunk: Path, step: int, out: Path, steps: int, schedule: Mapping[str, Any], evaluate: bool) -> float:
+    """Train a run that begins in a checkpoint of `trunk`; see `fork`. evaluate: at its end."""
     from lmwright.recipes.fork import fork
 
     if not (out / "config.json").is_file():
-        fork(trunk, step, out, steps=steps, schedule=schedule, force=True)
+        fork(trunk, step, out, steps=steps, schedule=schedule, eval_every=steps if evaluate else 0, force=True)
     return _go_on(out)
 
 
@@ -49,7 +49,8 @@ def outcome(out: Path, steps: int) -> float | None:
     if not (out / "config.json").is_file():
         return None
     run = RunDirectory.open(out)
-    has = run.config().get("training", {}).get("steps")
+    training = run.config().get("training", {})
+    has = training.get("steps")
     if has != steps:
         raise ConfigError(f"{out}: is a run of {has} steps, and the ladder's has {steps}; choose another --out")
     records = run.metrics()
@@ -57,7 +58,8 @@ def outcome(out: Path, steps: int) -> float | None:
         return float("inf")
     if not any(record["kind"] == "end" and record["step"] == steps for record in records):
         return None
-    losses = [record["loss"] for record in records if record["kind"] == "evaluation" and record["step"] == steps]
+    kind = "step" if training.get("eval_every") == 0 else "evaluation"
+    losses = [record["loss"] for record in records if record["kind"] == kind and record["step"] == steps]
     if not losses:
         raise DataError(f"{out}: has no loss on validation text at its end; remove it, and it is trained anew")
     return float(losses[-1])
@@ -68,8 +70,13 @@ def _go_on(out: Path) -> float:
 
     with _quiet():
         state = resume(out, say=_say_nothing)
-    assert state.validation_loss is not None
-    return state.validation_loss
+    return _known(out, state.step)
+
+
+def _known(out: Path, steps: int) -> float:
+    loss = outcome(out, steps)
+    assert loss is not None, out
+    return loss
 
 
 def _refuse_other(settings: Mapping[str, Any], out: Path) -> None:

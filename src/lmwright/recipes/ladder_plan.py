@@ -33,13 +33,15 @@ class Ladder:
     """What can be asked for.
 
     sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size; each of the
-    `lengths` has twice the tokens of the one before. seeds: each trains the whole grid. sweep: at so many of the
-    smallest sizes rate and batch are measured first.
+    `lengths` has twice the tokens of the one before. tokens: in place of that, of the shortest run of all sizes
+    alike: a grid with right angles, which tells the terms of a law apart with less compute. seeds: each trains the
+    whole grid. sweep: at so many of the smallest sizes rate and batch are measured first.
     """
 
     corpus: str
     sizes: tuple[Annotated[float, Meta(gt=0)], ...]
     tokens_per_parameter: Annotated[float, Meta(gt=0)] = 5.0
+    tokens: Annotated[float, Meta(gt=0)] | None = None
     lengths: Annotated[int, Meta(ge=1, le=MOST_LENGTHS)] = 3
     family: str = "llama"
     context_length: Annotated[int, Meta(ge=2)] = 256
@@ -114,8 +116,10 @@ class Trunk:
         """Return the schedule of a run that ends."""
         return {"name": "wsd", "warmup_steps": self.warmup, "decay_steps": self.unit << number, "floor": 0.0}
 
-    def run_file(self, corpus: str, *, steps: int, schedule: dict[str, Any], rate: float) -> dict[str, Any]:
-        """Return the settings of a run as `pretrain` takes them."""
+    def run_file(
+        self, corpus: str, *, steps: int, schedule: dict[str, Any], rate: float, evaluate: bool = True
+    ) -> dict[str, Any]:
+        """Return the settings of a run as `pretrain` takes them. evaluate: on validation text, at its end."""
         training = {
             "steps": steps,
             "batch_size": self.settings.batch_size,
@@ -124,7 +128,7 @@ class Trunk:
             "seed": self.seed,
             "threads": 1,
             "compile": False,
-            "eval_every": self.steps(self.lengths - 1),  # so only at the end, of the trunk's forks too
+            "eval_every": steps if evaluate else 0,
             "checkpoint_every": self.piece(0),
             "keep_checkpoints": 1,
             "keep_best": False,
@@ -197,15 +201,16 @@ def _model(asked: Ladder, corpus: Corpus, size: float) -> ModelConfig:
 def _trunk(
     asked: Ladder, name: str, config: ModelConfig, size: float, seed: int, lengths: int, rules: Swept | None
 ) -> Trunk:
-    shortest = asked.tokens_per_parameter * counted(config, asked.convention)
+    shortest = asked.tokens or asked.tokens_per_parameter * counted(config, asked.convention)
     middle = shortest * 2 ** ((lengths - 1) // 2)
     length = asked.context_length
     settings = hyper.choose(config, middle, length, rules=rules)
     unit = round(shortest / (5 * settings.batch_size * length))
     if unit < FEWEST_UNITS:
         least = 5 * FEWEST_UNITS * settings.batch_size * length
+        given = "" if asked.tokens else f"{asked.tokens_per_parameter:g} tokens per parameter are "
         raise ConfigError(
-            f"ladder: {asked.tokens_per_parameter:g} tokens per parameter are {shortest:,.0f} tokens for the size "
-            f"{label(size)}, fewer than the {least:,} of a run with a decay; raise --tokens-per-parameter"
+            f"ladder: {given}{shortest:,.0f} tokens for the size {label(size)}, fewer than the {least:,} of a run "
+            "with a decay; raise --tokens-per-parameter"
         )
     return Trunk(name=name, config=config, seed=seed, length=length, lengths=lengths, unit=unit, settings=settings)
