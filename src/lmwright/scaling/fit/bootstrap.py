@@ -23,7 +23,7 @@ from lmwright.scaling.points import Floats
 
 CANDIDATES = 3  # starts of each draw beside the optimum
 APPROACH, POLISH = 8, 40
-BATCH = 64  # draws a task; each is the same whichever thread takes it
+BATCH, WEIGHTS = 64, 2**22  # draws a task, and how many weights they have at most; the threads do not matter
 
 
 def bootstrap(
@@ -44,13 +44,14 @@ def bootstrap(
         raise ConfigError(f"bootstrap: {draws} draws of {runs} runs; give at least one draw, and two runs")
     counts_BK = random.multinomial(runs, np.full(runs, 1 / runs), size=draws)
     rough_SR = huber(objective.residual(starts_SP), objective.delta)
+    batch = min(BATCH, max(1, WEIGHTS // ((1 + CANDIDATES) * len(clusters_R))))
 
     def fit_part(first: int) -> tuple[Floats, Floats]:
-        weights_BR = counts_BK[first : first + BATCH, clusters_R].astype(np.float64)
+        weights_BR = counts_BK[first : first + batch, clusters_R].astype(np.float64)
         return _fit_draws(objective, optimum_P, starts_SP, rough_SR, weights_BR)
 
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
-        parts = list(pool.map(fit_part, range(0, draws, BATCH)))
+        parts = list(pool.map(fit_part, range(0, draws, batch)))
     return np.concatenate([theta_BP for theta_BP, _ in parts]), np.concatenate([value_B for _, value_B in parts])
 
 

@@ -40,6 +40,16 @@ def usable(points: Points) -> tuple[Points, tuple[str, ...]]:
     return points.take(points.finished), (text,)
 
 
+def constant(points: Points, inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Warn of inputs of a law that are the same in all points: what the loss owes to them cannot be told."""
+    return tuple(
+        f"{name} is {column[0]:g} in all points: they do not show what the loss owes to it"
+        for name in inputs
+        for column in (getattr(points, name),)
+        if np.ptp(column) == 0
+    )
+
+
 def at_bounds(law: Law, theta_P: Floats) -> tuple[str, ...]:
     """Warn of coordinates that end at their bound: the law wants what it cannot have."""
     found = []

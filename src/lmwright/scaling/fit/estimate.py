@@ -16,6 +16,7 @@ from lmwright.scaling.fit.students import student_quantile
 from lmwright.scaling.points import Floats, Points
 from lmwright.seeds import numpy_generator
 
+ROWS = 2048  # that starts are laid by, and brought near their minima: all rows of a ladder, few of many curves
 LEAST_SCALE = 1e-12  # of ln L: noise below this is rounding
 MEDIAN_EFFICIENCY = 0.37
 MIDDLE = 2.563  # standard deviations of a normal between its first and last tenth
@@ -40,8 +41,9 @@ def fit(
     runs, cluster_R = used.clusters()
     freedom, scale_freedom = _freedom(len(used), len(runs), len(module.PARAMETERS))
     reach = student_quantile(0.5 + level / 2, scale_freedom)
-    starts_SP = module.starts(objective.columns, objective.log_loss_R)
-    minimum = minimise(objective, starts_SP)
+    rough = objective.thinned(ROWS, numpy_generator(seed, "rows that a scaling law is first fitted to"))
+    starts_SP = module.starts(rough.columns, rough.log_loss_R)
+    minimum = minimise(objective, starts_SP, rough)
     drawn_BP = np.empty((0, len(module.PARAMETERS)))
     if draws:
         random = numpy_generator(seed, "bootstrap of a scaling law")
@@ -71,6 +73,7 @@ def fit(
         least_loss=least_loss,
         warnings=(
             *left_out,
+            *checks.constant(used, module.INPUTS),
             *checks.agreement(minimum.agreed, minimum.followed),
             *checks.at_bounds(module, minimum.theta_P),
             *checks.floor(module, minimum.theta_P, least_loss),

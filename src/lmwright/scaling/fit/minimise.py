@@ -44,9 +44,13 @@ class Minimum:
     near_SP: Floats
 
 
-def minimise(objective: Objective, theta_SP: Floats) -> Minimum:
-    """Return the best minimum that the starts lead to. Raises ConfigError if the objective is finite at none."""
-    near_SP, value_S = settle(objective, theta_SP, approach=APPROACH, polish=0)
+def minimise(objective: Objective, theta_SP: Floats, rough: Objective | None = None) -> Minimum:
+    """Return the best minimum that the starts lead to.
+
+    rough: what all starts are first brought near by, the objective of fewer rows; left out, the objective itself.
+    Raises ConfigError if it is finite at none of them.
+    """
+    near_SP, value_S = settle(rough or objective, theta_SP, approach=APPROACH, polish=0)
     best_S = np.argsort(value_S, kind="stable")[:FOLLOWED]
     if not np.isfinite(value_S[best_S[0]]):
         raise ConfigError("fit: the law is finite at none of its starts; the points are out of its range")

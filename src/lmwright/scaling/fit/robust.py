@@ -12,7 +12,8 @@ Knows nothing of how the minimum is found.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from lmwright.scaling.laws import Columns, Law
 from lmwright.scaling.points import Floats, Points
 
 DELTA = 1e-3  # of Hoffmann et al. 2022, in nats of ln L
+AT_ONCE = 2**22  # numbers of a law's derivatives, 32 MiB: what values alone are computed in
 NORMAL_MAD = 1.4826022185056018  # standard deviation of a normal by its median absolute deviation
 
 
@@ -50,13 +52,33 @@ class Objective:
             raise ConfigError(f"fit: delta {delta}; must be positive and finite (published: {DELTA})")
         return cls(law, points.logs(law.INPUTS), points.log("loss"), delta)
 
+    def thinned(self, rows: int, random: np.random.Generator) -> Objective:
+        """Return the objective of so many of the rows, drawn without replacement; itself if there are no more."""
+        if len(self.log_loss_R) <= rows:
+            return self
+        drawn = random.permutation(len(self.log_loss_R))[:rows]
+        columns = {name: column_R[drawn] for name, column_R in self.columns.items()}
+        return replace(self, columns=columns, log_loss_R=self.log_loss_R[drawn])
+
     def residual(self, theta_SP: Floats) -> Floats:
         """Return ln L(theta) - ln L, [S, R]."""
-        return self.law.log_loss(theta_SP, self.columns)[0] - self.log_loss_R
+        parts = [self.law.log_loss(theta_SP[part], self.columns)[0] for part in self._parts(len(theta_SP))]
+        return np.concatenate(parts) - self.log_loss_R
 
     def value(self, theta_SP: Floats, weights_SR: Floats | None = None) -> Floats:
         """Return the objective, [S]."""
-        return _total(huber(self.residual(theta_SP), self.delta), weights_SR)
+        found = [
+            _total(
+                huber(self.residual(theta_SP[part]), self.delta), None if weights_SR is None else weights_SR[part]
+            )
+            for part in self._parts(len(theta_SP))
+        ]
+        return np.concatenate(found)
+
+    def _parts(self, starts: int) -> Iterator[slice]:
+        """Yield slices of the starts; many at once are as many copies of the rows."""
+        size = max(1, AT_ONCE // (len(self.log_loss_R) * len(self.law.PARAMETERS)))
+        return (slice(first, first + size) for first in range(0, starts, size))
 
     def slopes(self, theta_SP: Floats, weights_SR: Floats | None = None) -> tuple[Floats, Floats, Floats]:
         """Return value [S], gradient [S, P] and the curvature [S, P, P] of a quadratic that lies above.
