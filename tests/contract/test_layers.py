@@ -48,7 +48,7 @@ TORCH_FREE = [
     "lmwright.model.config",
     "lmwright.api",
     "lmwright.decode.params",
-    *(f"lmwright.recipes.{name}" for name in ("fit", "fit_words", "fit_json")),
+    *(f"lmwright.recipes.{name}" for name in ("fit", "fit_words", "fit_json", "comparison_words")),
 ]
 
 

@@ -71,6 +71,34 @@ def test_finished_runs_are_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "warning: 1 of 5 points are left out: their schedule was cut before its end" in text
 
 
+def test_groups_are_fitted_apart_compared_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, figures = tmp_path / "points.csv", tmp_path / "figures"
+    rows = [
+        f"{n},{d},{2 + scale * n**-0.3 + 900 * d**-0.3},{kind}"
+        for kind, scale in (("llama", 300), ("lstm", 500))
+        for n in (1e6, 4e6, 1.6e7)
+        for d in (1e7, 1e8, 1e9)
+    ]
+    path.write_text("\n".join(["N,D,loss,domain", *rows]) + "\n")
+    words = [str(path), "--convention", "kaplan", "--by", "domain", "--figures", str(figures)]
+    assert fitted(*words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("domain llama\n  law chinchilla, fitted to 9 points of 9 runs")
+    assert "\ndomain lstm\n" in text
+    assert text.count("held out: the largest rung, 1 point") == 2
+    assert "compared at parameters 1.6e+07, tokens 1e+09 (9.6e+16 FLOPs, 6ND), inside the ranges of all" in text
+    assert text.endswith(f"{figures / 'comparison.svg'}\n")
+    assert [path.name for path in figures.iterdir()] == ["comparison.svg"]
+    assert fitted(*words) == 2, "the figure is there"
+    capsys.readouterr()
+    assert fitted(*words[:-2], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["comparison"]["best"] == "llama"
+    assert set(found["groups"]) == {"llama", "lstm"}
+    assert fitted(*words[:3]) == 0
+    assert "warning: points of several kinds of domain (llama, lstm) are mixed" in capsys.readouterr().out
+
+
 def test_published_points_stand_beside_what_was_published(capsys: pytest.CaptureFixture[str]) -> None:
     assert fitted("--published", "chinchilla") == 0
     text = capsys.readouterr().out
@@ -94,6 +122,8 @@ def test_published_points_stand_beside_what_was_published(capsys: pytest.Capture
         (["CSV", "--convention", "kaplan", "--figures", "CSV"], 2, "is no directory"),
         (["no.csv", "--convention", "kaplan"], 1, "no.csv: is not there"),
         (["EMPTY"], 2, "there is no run in"),
+        (["CSV", "--convention", "kaplan", "--by", "family"], 2, "every point has the family 'not said'"),
+        (["CSV", "--by", "family", "--out", "law.json"], 2, "--out holds one law, and --by fits several"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

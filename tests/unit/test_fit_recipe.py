@@ -215,3 +215,67 @@ def test_points_of_one_run_have_no_bootstrap_and_the_refusal_says_what_to_do() -
         fit_law(alone, draws=10)
     found = fit_law(alone, draws=0)
     assert "0 points of 0 runs are left" in found.not_held
+
+
+def test_three_approaches_stand_beside_each_other_where_the_points_allow_them() -> None:
+    """Valleys of equal FLOPs on the planted surface, and a curve along each size: all within a few percent."""
+    size, flops = (
+        column.ravel() for column in np.meshgrid(np.geomspace(3e5, 3e8, 25), np.geomspace(1e15, 1e18, 7))
+    )
+    tokens = flops / (6 * size)
+    near = (tokens / size > 2) & (tokens / size < 500)
+    size, tokens = size[near], tokens[near]
+    law = laws.load("chinchilla")
+    theta = law.from_natural(PLANTED)  # type: ignore[attr-defined]
+    columns = {"parameters": np.log(size), "tokens": np.log(tokens)}
+    loss = np.exp(law.log_loss(theta[None], columns)[0][0])
+    grid = Points.of(size, tokens, loss, convention="chinchilla", run=[f"{n:.6g}" for n in size])
+    found = fit_law(grid, draws=20, hold_out="none")
+    wanted = closed_form(theta)
+    assert [one.name for one in found.approaches] == ["envelope", "isoflop", "parametric"]
+    for one, close in zip(found.approaches, (0.05, 0.03, 1e-4), strict=True):
+        assert one.frontier is not None, one.why_not
+        assert one.frontier.exponents[0] == pytest.approx(wanted[1], abs=close)
+        best = np.exp(wanted[0] + wanted[1] * np.log(one.frontier.largest))
+        assert float(one.frontier.parameters(one.frontier.largest)) == pytest.approx(best, rel=0.15)
+    text = "\n".join(lines(found))
+    for name in ("1 envelope", "2 isoflop", "3 parametric"):
+        [row] = [line for line in text.splitlines() if line.startswith(f"  {name}")]
+        assert "[" in row
+    plain = as_json(found)["approaches"]
+    assert [one["approach"] for one in plain] == [1, 2, 3]
+    assert plain[1]["a"]["value"] == found.approaches[1].frontier.exponents[0]
+    assert plain[2]["parameters"]["interval"] is not None
+
+
+def test_an_approach_that_the_points_do_not_allow_says_why() -> None:
+    text = lines(fit_law(planted(0.005), draws=20))
+    assert "  1 envelope: not told: no run has two points or more; curves are needed, not ends of runs" in text
+    assert any(line.startswith("  2 isoflop: not told: 0 of 0 budgets") for line in text)
+
+
+def test_curves_along_runs_are_read_where_no_run_has_several_points_and_doubted() -> None:
+    whole = planted(ratios=tuple(np.geomspace(2, 500, 40)))
+    curves = replace(whole, run=tuple(f"{n:g}" for n in whole.parameters), finished=np.zeros(200, bool))
+    ends = planted()
+    found = fit_law(ends, draws=0, curves=curves)
+    assert found.approaches[0].frontier is not None
+    assert "validation losses along each run" in found.approaches[0].notes[0]
+    assert any(line.startswith("warning: approach 1, envelope: its curves are") for line in lines(found))
+    trunks = replace(ends, run=tuple(f"{n:g}" for n in ends.parameters))
+    assert "validation losses along" not in "".join(fit_law(trunks, draws=0, curves=curves).approaches[0].notes)
+
+
+def test_regions_are_told_in_words_or_why_not() -> None:
+    tokens = np.geomspace(1e4, 1e10, 25)
+    rows = Points.of(np.full(25, 1e7), tokens, np.clip(40 * tokens**-0.17, 1.5, 6.0), convention="kaplan")
+    found = fit_law(rows, draws=0)
+    text = "\n".join(lines(found))
+    assert "regions of the loss against data, of the model with N 1e+07" in text
+    assert "small data: up to 7.02e+04 tokens the loss stays near 6" in text
+    assert "power law: from 7.02e+04 to 2.44e+08 tokens, L ~ D^-0.1700, 95% interval [0.1700, 0.1700]" in text
+    assert "irreducible: beyond 2.44e+08 tokens the loss stays near 1.5" in text
+    assert as_json(found)["regions"]["end"] == pytest.approx((40 / 1.5) ** (1 / 0.17))
+    few = fit_law(planted(), draws=0)
+    assert as_json(few)["regions"] is None
+    assert "not told: 3 different numbers of tokens; three regions take at least 4" in "\n".join(lines(few))

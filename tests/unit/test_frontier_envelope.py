@@ -82,3 +82,14 @@ def test_the_bootstrap_leaves_out_whole_runs():
     assert low < 0.5 < high
     assert high - low > 0.02
     assert (along(found.line, 1e16)[0] > 0).all()
+
+
+def test_curves_that_do_not_lie_beside_each_other_tell_no_best_size():
+    """A ladder of equal tokens a parameter: at each C one size alone was measured, which is the best of itself."""
+    columns = [(n, n * ratio) for n in SIZES for ratio in (10.0, 20.0, 35.0)]
+    size, length = np.array(columns).T
+    points = Points.of(
+        size, length, size**-0.5 + length**-0.5, run=[f"{n:g}" for n in size], convention="chinchilla"
+    )
+    with pytest.raises(ConfigError, match="fewer than two are the best between others"):
+        estimate("envelope", points, draws=0)

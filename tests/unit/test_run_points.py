@@ -10,7 +10,7 @@ import pytest
 from scaling_runs import MODEL, write_run
 
 from lmwright.errors import ConfigError, DataError
-from lmwright.report.run_points import measured
+from lmwright.report.run_points import curves, measured
 
 D, F, V, L = MODEL.hidden_size, MODEL.ffn_size, MODEL.vocab_size, MODEL.num_layers
 INNER = L * (4 * D * D + 3 * D * F + 2 * D) + D
@@ -82,6 +82,90 @@ def test_of_a_ladder_only_the_grid_counts_unless_a_run_is_named(tmp_path: Path) 
     assert measured([tmp_path], convention="kaplan").run == (grid,)
     assert measured([tmp_path / "ladder"], convention="kaplan").run == (grid,)
     assert measured([Path(trunk)], convention="kaplan").run == (trunk,)
+
+
+def test_a_ladder_is_known_from_inside_from_above_and_by_a_relative_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        for part in ("runs/a", "runs/b", "trunks/a", "sweep/small/0.01"):
+            write_run(tmp_path / name / part)
+        (tmp_path / name / "ladder.json").write_text("{}")
+    write_run(tmp_path / "alone")
+    assert len(measured([tmp_path], convention="kaplan")) == 5
+    assert len(measured([tmp_path / "one" / "runs"], convention="kaplan")) == 2
+    monkeypatch.chdir(tmp_path / "one")
+    assert measured([Path(".")], convention="kaplan").run[0] == "runs/a"
+    assert len(measured([Path("..")], convention="kaplan")) == 5
+    assert len(measured([Path("../two"), Path(".")], convention="kaplan")) == 4
+    monkeypatch.chdir("trunks")
+    with pytest.raises(ConfigError, match=r"there is no run in \. but 1 trunks and sweeps of a ladder"):
+        measured([Path(".")], convention="kaplan")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "finished"),
+    [
+        ({"name": "constant", "warmup_steps": 1}, False),
+        ({"name": "cosine", "floor": 1.0}, False),
+        ({"name": "wsd", "floor": 0.0, "decay_steps": 0}, False),
+        ({"name": "wsd", "floor": 0.0, "decay_steps": 2}, True),
+        ({"name": "cosine", "floor": 0.1}, True),
+        (None, True),
+    ],
+)
+def test_a_rate_that_never_came_down_is_no_point_of_the_law(
+    tmp_path: Path, schedule: dict[str, object] | None, finished: bool
+) -> None:
+    run = write_run(tmp_path / "one")
+    config = json.loads((run / "config.json").read_text())
+    if schedule is not None:
+        config["training"]["schedule"] = schedule
+    (run / "config.json").write_text(json.dumps(config))
+    assert measured([run], convention="kaplan").finished.tolist() == [finished]
+
+
+def test_runs_say_their_family_and_their_text(tmp_path: Path) -> None:
+    lstm = {
+        "family": "lstm",
+        "layout": "plain",
+        "mixer": "lstm",
+        "position": "none",
+        "num_heads": 1,
+        "ffn_size": 0,
+    }
+    for name in ("a", "b", "c"):
+        model = replace(MODEL, **lstm) if name == "b" else MODEL
+        run = write_run(tmp_path / name, first_seconds=ord(name), model=model)
+        config = json.loads((run / "config.json").read_text())
+        config["data"]["corpus"] = f"/texts/{name}/corpus"
+        (run / "config.json").write_text(json.dumps(config))
+    (tmp_path / "c" / "corpus.json").write_text(json.dumps({"source": "stdlib", "train": {"tokens": 500}}))
+    found = measured([tmp_path], convention="kaplan")
+    assert found.family == ("llama", "lstm", "llama")
+    assert found.domain == ("a/corpus", "b/corpus", "stdlib")
+    assert measured([tmp_path / "b"], convention="kaplan").domain == ("corpus",)
+
+
+def test_curves_are_every_validation_of_each_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", loss=4.0)
+    write_run(tmp_path / "b", loss=3.0, steps=15)
+    found = curves([tmp_path], convention="kaplan")
+    assert found.loss.tolist() == [9.0, 4.0, 13.0, 8.0, 3.0]
+    assert found.tokens.tolist() == [640, 1280, 640, 1280, 1920]
+    assert found.run == (str(tmp_path / "a"),) * 2 + (str(tmp_path / "b"),) * 3
+    assert not found.finished.any()
+
+
+@pytest.mark.parametrize("loss", [1e300, 1e-300])
+def test_what_cannot_be_a_loss_is_refused_with_its_step(tmp_path: Path, loss: float) -> None:
+    write_run(tmp_path / "one", loss=4.0)
+    run = write_run(tmp_path / "two", loss=loss)
+    if loss < 1:
+        text = (run / "metrics.jsonl").read_text().replace('"loss": 5.0, "bits', '"loss": 1e-300, "bits')
+        (run / "metrics.jsonl").write_text(text)
+    with pytest.raises(DataError, match=r"two/metrics.jsonl: the validation loss of step \d+ is 1e"):
+        measured([tmp_path], convention="kaplan")
 
 
 def test_a_run_without_validation_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from scaling_runs import planted
 
 from lmwright.recipes.fit import LawFit, fit_law
+from lmwright.report import scaling_drawing
 from lmwright.report import scaling_figures as figures
 from lmwright.report.svg import svg_text
 from lmwright.scaling import laws
@@ -94,6 +95,28 @@ def test_loss_against_data_has_a_curve_for_each_size_and_the_floor(found: LawFit
     assert f"E {found.fitted.natural()['E']:.2f}" in text
 
 
+def test_the_three_regions_are_shaded_where_they_meet_and_named() -> None:
+    tokens = np.geomspace(1e4, 1e10, 25)
+    loss = np.clip(40 * tokens**-0.17, 1.5, 6.0)
+    rows = Points.of(np.full(25, 1e7), tokens, loss, convention="kaplan")
+    fitted = fit_law(rows, draws=0, hold_out="none").fitted
+    for narrow in (False, True):
+        [axes] = figures.data_figure(fitted, rows, narrow=narrow).axes
+        left, right = sorted(
+            patch.get_window_extent().transformed(axes.transData.inverted()).x1 for patch in axes.patches
+        )
+        assert left == pytest.approx(np.log10((40 / 6.0) ** (1 / 0.17)), abs=1e-6)
+        assert right == pytest.approx(axes.get_xlim()[1])
+        [dotted] = [line for line in axes.lines if line.get_linestyle() == ":"]
+        wanted = np.log10(np.clip(40 * (10 ** dotted.get_xdata()) ** -0.17, 1.5, 6.0))
+        assert dotted.get_ydata() == pytest.approx(wanted, abs=1e-6)
+        names = [text.get_text() for text in axes.texts]
+        assert names[:3] == ["small data", "power law", "irreducible"]
+    few = rows.take(np.arange(10, 13))
+    axes = figures.data_figure(fitted, few).axes[0]
+    assert not axes.patches, "three lengths show no region"
+
+
 def test_valleys_are_of_equal_flops_and_their_bottoms_marked() -> None:
     size, flops = (column.ravel() for column in np.meshgrid([1e6, 2e6, 4e6, 8e6, 1.6e7], [4e15, 4e16]))
     tokens = flops / (6 * size)
@@ -160,7 +183,7 @@ def test_equal_fits_give_equal_bytes(found: LawFit) -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
-    assert figures.ticks_between(low, high) == pytest.approx(wanted)
+    assert scaling_drawing.ticks_between(low, high) == pytest.approx(wanted)
 
 
 def test_every_axis_of_logs_has_ticks_inside_it(found: LawFit, repeated: LawFit) -> None:

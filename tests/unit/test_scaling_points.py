@@ -78,6 +78,10 @@ def test_runs_are_clusters_in_order_of_appearance():
         ({"finished": [True]}, "1 marks"),
         ({"convention": "chinchila"}, r"did you mean chinchilla\?"),
         ({"parameters": [], "tokens": [], "loss": []}, "shape"),
+        ({"loss": [4.0, 1e300, 3.0]}, r"loss 1e\+300 in row 2; must be positive and finite, from 1e-12 to 1e\+12"),
+        ({"loss": [4.0, 1e-300, 3.0]}, "loss 1e-300 in row 2"),
+        ({"parameters": [1e300, 1e6, 1e6], "tokens": [1e300, 1e8, 1e8]}, r"parameters 1e\+300 in row 1"),
+        ({"family": ["llama"]}, "3 rows, but 1 values of family"),
     ],
 )
 def test_columns_that_are_none_are_refused(changes, message):
@@ -137,6 +141,8 @@ def test_convention_and_metric_of_a_table_are_one_and_agree_with_the_callers(tmp
         ("N,D,loss\n1e6,1e8,nan\n", ":2: loss 'nan'; must be positive"),
         ("N,D,loss\n1e6,-1,3\n", ":2: tokens '-1'; must be positive"),
         ("N,D,loss,finished\n1e6,1e8,3,maybe\n", ":2: finished 'maybe'"),
+        ("N,D,loss\n1e6,1e8,1e300\n", r":2: loss '1e300'; must be positive and finite, from 1e-12 to 1e\+12"),
+        ("N,D,loss\n1e6,1e8,1e-300\n", ":2: loss '1e-300'"),
         ('N,D,loss\n1e6,1e8,"3\n', "no comma-separated table"),
     ],
 )
@@ -159,3 +165,17 @@ def test_plain_columns_become_logarithms():
         logs_of({"tokens": [1e9, 2e9], "parameters": [1e6]})
     with pytest.raises(ConfigError, match="positive"):
         logs_of({"tokens": [0.0]})
+
+
+def test_labels_go_with_their_rows(tmp_path):
+    points = some(family=["llama", "lstm", "llama"], domain=["code", "", "law"])
+    assert points.labels("family") == ("llama", "lstm")
+    assert points.take([2, 1]).domain == ("law", "")
+    whole = join([points, some()])
+    assert whole.family == ("llama", "lstm", "llama", "", "", "")
+    assert whole.labels("domain") == ("code", "", "law")
+    read = read_csv(
+        write(tmp_path, "N,D,loss,family,domain\n1e6,1e8,4,lstm,code\n2e6,2e8,3,,law\n"), convention="kaplan"
+    )
+    assert (read.family, read.domain) == (("lstm", ""), ("code", "law"))
+    assert some().family == ("", "", "")

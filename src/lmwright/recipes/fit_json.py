@@ -49,11 +49,11 @@ def _parameter(fitted: Fitted, name: str, value: float) -> dict[str, Any]:
     limits = fitted.interval(name)
     drawn = fitted.bootstrap_interval(name) if fitted.draws else None
     return {
-        "value": _finite(value),
+        "value": finite(value),
         "identified": limits.identified,
-        "interval": [_finite(limits.low), _finite(limits.high)],
+        "interval": [finite(limits.low), finite(limits.high)],
         "by": "profile" if by_profile else "bootstrap",
-        "bootstrap": None if drawn is None else [_finite(drawn.low), _finite(drawn.high)],
+        "bootstrap": None if drawn is None else [finite(drawn.low), finite(drawn.high)],
     }
 
 
@@ -65,10 +65,10 @@ def _held_json(held: HeldOut) -> list[dict[str, Any]]:
             "parameters": float(points.parameters[row]),
             "tokens": float(points.tokens[row]),
             "flops": float(points.flops[row]),
-            "predicted": _finite(float(held.loss[row])),
-            "interval": [_finite(float(held.low[row])), _finite(float(held.high[row]))],
+            "predicted": finite(float(held.loss[row])),
+            "interval": [finite(float(held.low[row])), finite(float(held.high[row]))],
             "measured": float(points.loss[row]),
-            "error": _finite(float(held.errors[row])),
+            "error": finite(float(held.errors[row])),
             "within": None if math.isnan(held.low[row]) else bool(held.within[row]),
         }
         for row in range(len(points))
@@ -127,5 +127,6 @@ def _budget_json(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return the value, None for one that JSON has no number for."""
     return value if math.isfinite(value) else None

@@ -42,6 +42,12 @@ def lines(found: LawFit, *, published: str | None = None) -> list[str]:
     return [inert(line) for line in text]
 
 
+def short_lines(found: LawFit) -> list[str]:
+    """Return what matters most: the law and its points, and how well it foretold the largest of them."""
+    text = [found.fitted.lines()[0], formula(found.fitted.law), *_held_out(found.held, found.not_held)]
+    return [inert(line) for line in text]
+
+
 def formula(law: str) -> str:
     """Return the equation of a law and its source: the first line of its file."""
     return (laws.load(law).__doc__ or law).splitlines()[0]
