@@ -77,6 +77,13 @@ def test_both_first_families_are_listed():
 
 
 @pytest.mark.parametrize("config", CASES)
+def test_a_config_knows_without_torch_what_its_mixer_keeps(config):
+    """A recurrent one, whose state training takes along, keeps all per sequence, and nothing per token."""
+    per_token, per_sequence = declared(config)
+    assert config.recurrent is (bool(per_sequence) and not per_token)
+
+
+@pytest.mark.parametrize("config", CASES)
 def test_config_round_trip(config):
     fields = json.loads(json.dumps(dump_config(config), allow_nan=False))
     assert parse_config(fields, "test") == config

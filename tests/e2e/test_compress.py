@@ -340,6 +340,14 @@ def test_the_python_face_says_what_it_takes(models: Path) -> None:
     assert model.decompress(bytearray(model.compress(memoryview(b"text")))) == b"text"
 
 
+def test_a_recurrent_model_is_refused_before_anything_is_computed(tmp_path: Path, text: Path, capsys) -> None:
+    hf_directory(tmp_path / "lstm", "lstm")
+    code, out, err = call(capsys, "compress", text, "--model", tmp_path / "lstm")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no such arithmetic for mixer 'lstm'; take a model with attention" in err
+    assert entries(text.parent) == ["lstm", "text"]
+
+
 def test_a_model_without_tokenizer_or_beginning(models: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="tokenizer"):
         lm.load(hf_directory(tmp_path / "bare", with_tokenizer=False)).compress(b"text")

@@ -67,6 +67,24 @@ def test_eval_shows_a_table_with_formulas_and_references(place: Path, capsys) ->
     assert "xz" not in out
 
 
+def test_eval_of_a_recurrent_model_says_that_its_state_goes_on(place: Path, tmp_path: Path, capsys) -> None:
+    hf_directory(tmp_path / "lstm", "lstm")
+    words = ("eval", tmp_path / "lstm", "--corpus", place / "corpus")
+    losses = []
+    for length in (16, 64):
+        code, out, _ = call(capsys, *words, "--context", length)
+        assert code == 0
+        assert f"in rows of {length}, the state taken along through 1 stretch (fp32)" in out
+        found = json.loads(call(capsys, *words, "--context", length, "--json")[1])
+        assert found["stretches"] == 1
+        losses.append(found["nats"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # how it is cut into rows has no part in it
+    assert (
+        json.loads(call(capsys, "eval", place / "run", "--corpus", place / "corpus", "--json")[1])["stretches"]
+        is None
+    )
+
+
 def test_eval_refuses_shards_of_another_tokenizer(place: Path, tmp_path: Path, capsys) -> None:
     hf_directory(tmp_path / "model")
     train_bpe(["other words entirely, and words again"] * 9, 270).save(tmp_path / "model", force=True)

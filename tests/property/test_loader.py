@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmwright.data.loader import Cursor, Loader
-from lmwright.data.order import permutation
+from lmwright.data.order import Streams, permutation
 from lmwright.data.pack import plan_blocks, plan_documents
 from lmwright.errors import CheckpointError, ConfigError, DataError
 
@@ -167,3 +167,64 @@ def test_documents_of_a_batch_are_named_once(plans, tmp_path):
     names = loader.documents_of(range(plans["blocks"].num_sequences))
     assert len(names) == len(set(names)) == 6
     assert all(": document " in name for name in names)
+
+
+@given(rows=st.integers(1, 40), streams=st.integers(1, 40), seed=st.integers(0, 2**40), epoch=st.integers(0, 9))
+def test_each_stream_reads_neighbouring_rows_one_a_step(rows, streams, seed, epoch):
+    """No row twice, none but fewer than a step's left out, and those at the ends."""
+    streams = min(rows, streams)
+    order = Streams(seed, rows, streams)
+    steps = order.epoch(epoch).reshape(-1, streams)
+    assert order.size == steps.size > rows - streams
+    assert (np.diff(steps, axis=0) == 1).all()
+    read = steps.T.ravel()
+    assert (np.diff(read) == 1).all()
+    assert 0 <= read[0] <= read[-1] < rows
+    assert [order.continues(epoch * order.size + n * streams) for n in range(len(steps))] == [
+        bool(n) for n in range(len(steps))
+    ]
+
+
+def test_every_row_is_read_in_one_epoch_or_another():
+    order = Streams(1, 11, 4)
+    assert set(np.concatenate([order.epoch(number) for number in range(20)])) == set(range(11))
+
+
+def test_the_order_of_streams_does_not_change_between_versions():
+    assert Streams(1, 11, 4).epoch(0).tolist() == [3, 5, 7, 9, 4, 6, 8, 10]
+    assert Streams(1, 11, 4).epoch(1).tolist() == [2, 4, 6, 8, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_streams_are_the_same_for_any_ranks_and_resumes(plans, world_size):
+    plan, found, goes_on = plans["blocks"], [], []
+    state = Loader(plan, batch_size=4, seed=SEED, streams=True).state_dict()
+    for _ in range(12):
+        ranks = [
+            Loader(plan, batch_size=4, seed=SEED, rank=rank, world_size=world_size, streams=True)
+            for rank in range(world_size)
+        ]
+        batches = []
+        for loader in ranks:
+            loader.load(json.loads(json.dumps(state)))
+            batches.append(loader.next_batch())
+        found += [sample for batch in batches for sample in batch.sample_ids]
+        assert tuple(found[-4:]) == ranks[-1].last_rows()
+        goes_on += {batch.continues for batch in batches}
+        state = ranks[0].state_dict()
+    order = Streams(SEED, plan.num_sequences, 4)
+    assert found == np.concatenate([order.epoch(number) for number in range(3)])[:48].tolist()
+    assert goes_on == [bool(number % (order.size // 4)) for number in range(12)]
+
+
+def test_a_resume_with_other_streams_is_refused(plans):
+    def loader(**options):
+        return Loader(plans["blocks"], seed=SEED, **options)
+
+    streams, shuffled = loader(batch_size=4, streams=True), loader(batch_size=4)
+    with pytest.raises(CheckpointError, match="in 4 streams side by side, and this run reads them in 5 streams"):
+        loader(batch_size=5, streams=True).load(streams.state_dict())
+    with pytest.raises(CheckpointError, match="in a shuffled order, and this run reads them in 4 streams"):
+        streams.load(shuffled.state_dict())
+    with pytest.raises(CheckpointError, match="in 4 streams side by side, and this run reads them in a shuffled"):
+        shuffled.load(streams.state_dict())

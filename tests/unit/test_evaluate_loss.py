@@ -16,12 +16,14 @@ from lmwright.data.documents import Document
 from lmwright.data.pack import IGNORE_INDEX
 from lmwright.data.split import TokenSplit, encode_split
 from lmwright.errors import CheckpointError, ConfigError, DataError
+from lmwright.evaluate import loss
 from lmwright.evaluate.loss import SplitLoss, evaluate_split
 from lmwright.model.config import ModelConfig
 from lmwright.model.context import Context
 from lmwright.model.language_model import LanguageModel
 from lmwright.objectives import _cross_entropy, causal
 from lmwright.text.tokenizer import Tokenizer, train_bpe
+from lmwright.train.ranks import Ranks
 
 TEXTS = ["the cat sat on the log", "naïve café — 日本語", "x", "and the dog was full of fog, so it sat " * 5]
 BYTES = sum(len(text.encode()) for text in TEXTS)
@@ -114,6 +116,65 @@ def test_the_sums_give_the_means() -> None:
     assert sums.perplexity == pytest.approx(8)
     assert sums.bits_per_byte == pytest.approx(2)
     assert SplitLoss(nats=1e6, tokens=1, bytes=1, documents=1, context_length=1).perplexity == math.inf
+
+
+LSTM = {"hidden_size": 16, "num_layers": 2, "max_positions": 64}
+
+
+def in_stretches(model: LanguageModel, tokens: TokenSplit, length: int, stretches: int) -> float:
+    """Nats: each stretch, of whole rows, in one call of its own."""
+    ids, rows, nats, at = stream(tokens), -(-(tokens.num_tokens - 1) // length), 0.0, 0
+    for number in range(stretches):
+        end = at + length * (rows // stretches + (number < rows % stretches))
+        part = torch.tensor([ids[at : end + 1]])
+        with torch.no_grad():
+            logits = model.logits(model(part[:, :-1], Context.dense(part[:, :-1])))[0].double()
+        nats += float(torch.nn.functional.cross_entropy(logits, part[0, 1:], reduction="sum"))
+        at = end
+    assert at >= len(ids) - 1
+    return nats
+
+
+@pytest.mark.parametrize("length", [1, 7, 64])
+@pytest.mark.parametrize(("stretch", "stretches"), [(4096, 1), (80, 3), (40, 5), (1, 5)])
+def test_a_recurrent_model_takes_its_state_along(
+    length: int, stretch: int, stretches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through stretches whose number the batch size has no part in; each token once."""
+    monkeypatch.setattr(loss, "STRETCH", stretch)
+    monkeypatch.setattr(loss, "STRETCHES", 5)
+    tokens = split(texts=[*TEXTS, TEXTS[3]])
+    count = tokens.num_tokens - 1
+    assert 240 <= count < 320
+    stretches = min(stretches, -(-count // length))
+    model = random_model(ModelConfig.of_family("lstm", vocab_size=tokens.vocab_size, **LSTM))
+    expected = in_stretches(model, tokens, length, stretches)
+    for batch_size in (1, 2, 4, 100):
+        found = evaluate_split(model, tokens, context_length=length, batch_size=batch_size)
+        assert found.nats == pytest.approx(expected, rel=1e-6)
+        assert (found.tokens, found.stretches) == (count, stretches)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+@pytest.mark.parametrize(("count", "stretches"), [(23, 5), (23, None), (5, 5), (4, 1), (32, 16)])
+def test_processes_share_all_rows_and_make_as_many_calls(
+    processes: int, batch_size: int, count: int, stretches: int | None
+) -> None:
+    walks = loss._walks(count, stretches, batch_size, processes)
+    calls = [list(loss._calls(walks, Ranks(rank, processes, rank, processes))) for rank in range(processes)]
+    assert len({len(mine) for mine in calls}) == 1
+    read = [int(row) for mine in calls for rows, _, counts in mine if counts for row in rows]
+    assert sorted(read) == list(range(count))
+    assert all(len(rows) <= batch_size for mine in calls for rows, _, _ in mine)
+    for mine in calls:
+        for (before, _, _), (rows, goes_on, counts) in itertools.pairwise(mine):
+            if goes_on and counts:
+                assert stretches is not None
+                assert (rows == before[: len(rows)] + 1).all()
+    if stretches is not None:
+        begun = [rows for mine in calls for rows, goes_on, counts in mine if counts and not goes_on]
+        assert sum(map(len, begun)) == stretches
 
 
 def test_small_slices_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from lmwright.model.language_model import LanguageModel
 from lmwright.objectives import _cross_entropy
 from lmwright.scaling import flops, memory
 from lmwright.scaling.memory import OptimizerBytes, Run, moments, training_memory, zero_bytes
+from lmwright.train.carried import Carried
+from lmwright.train.ranks import Ranks
 
 GPT2 = ModelConfig.gpt2(vocab_size=50257, hidden_size=768, num_layers=12, num_heads=12, max_positions=1024)
 SMALL = {"vocab_size": 64, "hidden_size": 128, "num_layers": 4, "num_heads": 4, "max_positions": 1024}
@@ -159,6 +161,23 @@ def test_activations_are_near_what_autograd_keeps(
     assert hidden.requires_grad
     run = Run(length=length, batch_size=3, precision=precision, optimizer=TWO_MOMENTS)
     assert 0.95 < config.num_layers * memory.activations(config, run) / sum(kept.values()) < 1.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_carried_state_is_counted_of_the_rows_of_a_device_before_and_after(precision: str) -> None:
+    config = CONFIGS["lstm"]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    carried = Carried(config, batch_size=9, ranks=Ranks(1, 2, 1, 2), dtype=dtype, device="cpu")
+    carried.begin(True)
+    ids = torch.zeros(5, 3, dtype=torch.int64)
+    with torch.no_grad():
+        LanguageModel(config)(ids, Context.cached(carried.rows(0, 5), ids, dtype=dtype))
+    carried.keep()
+    one = sum(tensor.nbytes for tensor in carried._tensors().values())
+    run = Run(length=3, batch_size=9, devices=2, precision=precision, optimizer=TWO_MOMENTS)
+    for name, found in moments(config, replace(run, carries=True)).items():
+        assert found.carried == 2 * one == 2 * 5 * memory.state_bytes(config, run.bytes)
+        assert found.total - found.carried == moments(config, run)[name].total
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,16 @@ def test_other_ratios_and_fields_are_taken():
     assert tied.parameters == pytest.approx(1e7, rel=0.1)
 
 
+def test_an_lstm_is_told_without_heads_and_feed_forward():
+    reasons = [
+        shape(1e6, vocab_size=256, length=64, convention="kaplan", family=one).reason for one in ("lstm", "gpt2")
+    ]
+    assert (
+        ["heads of" in reason for reason in reasons] == ["feed-forward" in one for one in reasons] == [False, True]
+    )
+    assert reasons[0].endswith("on which loss hardly depends (Kaplan et al. 2020)")
+
+
 def test_a_size_that_no_model_has_is_refused():
     with pytest.raises(ConfigError, match=r"vocabulary of 50,257; the nearest has 3,2"):
         shape(1e5, vocab_size=50257, length=256, convention="chinchilla")

@@ -288,6 +288,17 @@ def test_a_model_that_could_not_be_compiled_goes_on_without(monkeypatch):
         micro_batch()
 
 
+def test_a_model_without_norms_and_activations_is_not_compiled():
+    model = LanguageModel(
+        ModelConfig.of_family("lstm", vocab_size=9, hidden_size=8, num_layers=1, max_positions=4)
+    )
+    found = compilation.try_out(model, lambda: pytest.fail("nothing is there to be measured"), 10**9)
+    assert (found.compile, found.eager_seconds) == (False, None)
+    assert "neither norms nor activations" in found.reason
+    with pytest.raises(ConfigError, match="compile = true: this model has neither norms nor activations"):
+        compilation.compile_model(model)
+
+
 def test_the_models_own_errors_are_not_the_compilers():
     def fail() -> None:
         raise ValueError("mine")
