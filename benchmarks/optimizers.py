@@ -65,6 +65,7 @@ class Run:
             num_heads=WIDTH // 64,
             max_positions=CONTEXT,
             tie_embeddings=True,
+            initializer_range=0.02,  # as the rates below were tuned with
         )
         self.model = LanguageModel(config)
         self.model.init_weights(seeds.torch_generator(seed, "weights"))

@@ -55,9 +55,9 @@ def test_a_model_below_step_law_has_less_than_its_rate():
     scale = Scale.of(SMALL, 2e7, 256)
     found = choose(SMALL, 2e7, 256)
     unbent = fit_sweep([], rate_prior="step_law")
-    bend = (scale.non_embedding / 6e7) ** 0.24
+    bend = (scale.non_embedding / 6e7) ** 0.18
     assert found.learning_rate == pytest.approx(bend * choose(SMALL, 2e7, 256, rules=unbent).learning_rate)
-    assert bend < 0.6
+    assert bend < 0.7
     assert "learning-rates.md" in found.reasons["learning_rate"]
     assert "outside the range" in choose(SMALL, 2e7, 256, rules=unbent).reasons["learning_rate"]
 
@@ -65,7 +65,7 @@ def test_a_model_below_step_law_has_less_than_its_rate():
 def test_a_rate_beyond_all_experience_is_lowered_and_says_so():
     found = choose(SMALL, 1e12, 256)
     assert found.learning_rate == 2e-2
-    assert "0.13 lowered to 0.02" in found.reasons["learning_rate"]
+    assert "lowered to 0.02, above which no model was best" in found.reasons["learning_rate"]
 
 
 def test_a_short_run_has_smaller_batches_and_enough_updates():
