@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch.distributed.fsdp  # in the parent, once
 from rank_helpers import start, wait
-from tiny_runs import settings
+from tiny_runs import recurrent, settings
 
 from lmwright import objectives
 from lmwright.data.loader import Loader
@@ -45,6 +45,13 @@ def plain(corpus: Path, mode: str, **training: Any) -> Chosen:
     chosen = settings(corpus, parallel=mode, **training)
     for name in ("embedding", "attention", "residual"):
         del chosen["architecture"][f"{name}_dropout"]
+    return chosen
+
+
+def streams(corpus: Path, mode: str, **training: Any) -> Chosen:
+    """A recurrent model that takes its state along, without dropout."""
+    chosen = recurrent(settings(corpus, parallel=mode, **training))
+    del chosen["architecture"]["residual_dropout"]
     return chosen
 
 
@@ -104,8 +111,21 @@ def few_worlds(corpus: Path, work: Path, mode: str) -> dict[str, Any]:
     return changing(corpus, work, mode, 8, [(1, 4), (2, 2), (1, None)])
 
 
+def few_streams(corpus: Path, work: Path, mode: str) -> dict[str, Any]:
+    """The same of a recurrent model: of 20 streams, of which four updates read an epoch.
+
+    Two processes go on in the midst of the first epoch and three in that of the second.
+    """
+    return changing(corpus, work, mode, 8, [(1, 3), (2, 4), (3, None)], make=streams)
+
+
 def changing(
-    corpus: Path, work: Path, mode: str, steps: int, worlds: list[tuple[int, int | None]]
+    corpus: Path,
+    work: Path,
+    mode: str,
+    steps: int,
+    worlds: list[tuple[int, int | None]],
+    make: Callable[..., Chosen] = plain,
 ) -> dict[str, Any]:
     """Train by numbers of processes that are killed after so many updates each, the last ones never.
 
@@ -113,7 +133,7 @@ def changing(
     """
     diagnosis.MASKED_WINDOW, diagnosis.MASKED_SHARE = 5, -1.0
     diagnosis.SPIKE_LEAST_WINDOW, diagnosis.SPIKE_NATS, diagnosis.SPIKE_DEVIATIONS = 8, -9.0, -1e9
-    chosen = plain(corpus, mode, steps=steps, eval_every=steps // 3, ema_decay=0.9, checkpoint_every=steps // 4)
+    chosen = make(corpus, mode, steps=steps, eval_every=steps // 3, ema_decay=0.9, checkpoint_every=steps // 4)
     recipe.pretrain(chosen, work / "straight", where="test", say=quiet)
     place = work / "changing"
 
@@ -302,7 +322,13 @@ SPOILED: dict[str, Callable[[int], None]] = {
     "mistake": err,
     "hung": hang,
 }
-SCENARIOS = {"worlds": other_worlds, "few": few_worlds, "failing": failing, "waiting": waiting}
+SCENARIOS = {
+    "worlds": other_worlds,
+    "few": few_worlds,
+    "streams": few_streams,
+    "failing": failing,
+    "waiting": waiting,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

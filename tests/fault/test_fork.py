@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import make_corpus, settings, weights
+from tiny_runs import make_corpus, recurrent, settings, weights
 
 from lmwright.config import merge
 from lmwright.errors import CheckpointError, ConfigError, DataError
@@ -38,6 +38,19 @@ def decay(steps: int) -> dict[str, Any]:
 
 def quiet(text: str) -> None:
     """Say nothing."""
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_fork_of_a_recurrent_model_takes_its_state_along(corpus: Path, tmp_path: Path, step: int) -> None:
+    """In the midst of an epoch, and at its end."""
+    chosen = recurrent(merge(given(corpus, step, STEADY), {"training": {"checkpoint_every": 1}}))
+    pretrain(chosen, tmp_path / "trunk", where="test", say=quiet)
+    longer = {**chosen, "training": {**chosen["training"], "steps": step + 3, "schedule": decay(3)}}
+    pretrain(longer, tmp_path / "whole", where="test", say=quiet)
+    fork(tmp_path / "trunk", step, tmp_path / "fork", steps=step + 3, schedule=decay(3))
+    resume(tmp_path / "fork", say=quiet)
+    assert weights(tmp_path / "fork") == weights(tmp_path / "whole")
+    assert "state/carried.safetensors" in weights(tmp_path / "fork")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import make_corpus, settings, weights
+from tiny_runs import make_corpus, recurrent, settings, weights
 
 from lmwright.cli import main
 from lmwright.config import merge
@@ -92,14 +92,10 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"training": {"precision": "bf16"}},
     "evaluated": {"training": {"eval_every": 2, "checkpoint_every": 5}},
     "gpt2": {"architecture": {"family": "gpt2"}},
-    "lstm that carries its state, three epochs": {
-        "architecture": {
-            "family": "lstm",
-            "num_heads": 1,
-            "ffn_size": 0,
-            "attention_dropout": 0.0,
-        },
-        "data": {"packing": "contiguous"},
+    "lstm": {"architecture": {"family": "lstm"}},
+    "lstm, recomputed, in bf16": {
+        "architecture": {"family": "lstm"},
+        "training": {"activation_checkpointing": True, "precision": "bf16"},
     },
     "wsd, whole batch": {"training": {"micro_batch_size": 20, "schedule": {"name": "wsd"}}},
 }
@@ -110,17 +106,44 @@ def test_interrupted_and_resumed_equals_uninterrupted(case: str, corpus: Path, t
     chosen = merge(settings(corpus), CASES[case])
     if chosen["architecture"]["family"] == "gpt2":
         chosen["architecture"]["ffn_size"] = 64
+    if (
+        chosen["architecture"]["family"] == "lstm"
+    ):  # three epochs; cut in their midst, and resumed across their ends
+        chosen = recurrent(chosen)
     final = pretrain(chosen, tmp_path / "straight", where="test", say=quiet)
     assert final.loader["samples"] == 12 * 20
     # Cut before the first checkpoint, between two, twice in the same stretch, and right before the end.
     broken_run(tmp_path / "broken", chosen, cut, [2, 4, 2, 5])
     assert weights(tmp_path / "broken") == weights(tmp_path / "straight")
+    assert ("state/carried.safetensors" in weights(tmp_path / "broken")) is case.startswith("lstm")
     assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
 
 
 def losses(run: Path) -> list[tuple[int, float, float, int]]:
     records = [record for record in RunDirectory(run).metrics() if record["kind"] == "step"]
     return [(record["step"], record["loss"], record["grad_norm"], record["tokens"]) for record in records]
+
+
+def test_a_recurrent_run_of_packed_documents_begins_each_anew_and_carries_nothing(
+    corpus: Path, tmp_path: Path, cut: Any
+) -> None:
+    chosen = merge(recurrent(settings(corpus)), {"data": {"packing": "documents"}})
+    pretrain(chosen, tmp_path / "straight", where="test", say=quiet)
+    broken_run(tmp_path / "broken", chosen, cut, [5])
+    assert weights(tmp_path / "broken") == weights(tmp_path / "straight")
+    assert "state/carried.safetensors" not in weights(tmp_path / "broken")
+
+
+def test_a_checkpoint_of_shuffled_rows_is_no_beginning_for_streams(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a version that did not take the state along."""
+    run, chosen = tmp_path / "run", recurrent(settings(corpus, steps=4))
+    with monkeypatch.context() as patch:
+        patch.setattr("lmwright.recipes.pretrain_parts.carries", lambda config: False)
+        pretrain(chosen, run, where="test", say=quiet)
+    with pytest.raises(CheckpointError, match="in a shuffled order, and this run reads them in 20 streams"):
+        resume(run, say=quiet)
 
 
 def test_the_test_can_fail(corpus: Path, tmp_path: Path) -> None:

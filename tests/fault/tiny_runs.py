@@ -68,8 +68,14 @@ def settings(corpus: Path, **training: Any) -> dict[str, Any]:
     return merge(base, {"training": training})
 
 
+def recurrent(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The same run of an LSTM that takes its state along: contiguous text, of which four updates are an epoch."""
+    architecture = {"family": "lstm", "hidden_size": 16, "num_layers": 2, "residual_dropout": 0.1}
+    return {**merge(chosen, {"data": {"packing": "contiguous"}}), "architecture": architecture}
+
+
 def weights(run: Path) -> dict[str, bytes]:
     """Every file of the newest checkpoint that must be equal to the bit."""
     newest = run / "checkpoints" / (run / "latest").read_text().strip()
-    names = ("model.safetensors", "state/optimizer.safetensors")
-    return {name: (newest / name).read_bytes() for name in names}
+    names = ("model.safetensors", "state/optimizer.safetensors", "state/carried.safetensors")
+    return {name: (newest / name).read_bytes() for name in names if (newest / name).exists()}
