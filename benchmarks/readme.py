@@ -25,13 +25,17 @@ def table() -> str:
 
 def _line(line: dict[str, Any], command: str) -> str:
     peer = f"{_number(line['peer_value'])} ({line['peer']})" if "peer" in line else ""
-    ratio = f"{line['ratio']:.2f}x" if "ratio" in line else ""
+    ratio = f"{_ratio(line['ratio'])}x" if "ratio" in line else ""
     value = f"{_number(line['value'])} {line['unit']}"
     return f"| {line['measure']} | {value} | {peer} | {ratio} | {line.get('target', '')} | `{command}` |"
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def rewrite() -> None:

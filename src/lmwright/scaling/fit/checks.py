@@ -111,7 +111,7 @@ def reach(fitted: Mapping[str, float], logs: Mapping[str, Floats]) -> tuple[str,
     if "6ND" in fitted:
         asked = {"6ND": 6 * float(np.exp((logs["parameters"] + logs["tokens"]).max()))}
     return tuple(
-        f"{name} {value:.3g} is {value / fitted[name]:.0f} times beyond the largest fitted ({fitted[name]:.3g}); "
+        f"{name} {value:.3g} is {value / fitted[name]:.3g} times beyond the largest fitted ({fitted[name]:.3g}); "
         f"over {FARTHEST:.0f} times, a law is a guess"
         for name, value in asked.items()
         if value > FARTHEST * fitted[name]
