@@ -12,7 +12,8 @@ from scaling_runs import PLANTED, planted, write_csv, write_run
 from lmwright.errors import ConfigError, DataError
 from lmwright.recipes.fit import choose_law, fit_law, gather, largest_rung
 from lmwright.recipes.fit_json import as_json
-from lmwright.recipes.fit_words import formula, lines
+from lmwright.recipes.fit_words import lines
+from lmwright.report.law_tables import formula
 from lmwright.scaling import laws
 from lmwright.scaling.fit import fit
 from lmwright.scaling.frontier.parametric import best, closed_form, two_powers

@@ -10,7 +10,8 @@ from scaling_runs import PLANTED, SIZES
 
 from lmwright.errors import ConfigError
 from lmwright.inert import ACTIVE
-from lmwright.recipes.comparison_words import as_json, lines, rows
+from lmwright.recipes.comparison_words import as_json, lines
+from lmwright.report.law_tables import comparison_rows
 from lmwright.report.scaling_comparison import comparison_figure
 from lmwright.report.scaling_drawing import loss_of
 from lmwright.report.svg import svg_text
@@ -105,7 +106,7 @@ def test_what_can_never_reach_the_best_loss_is_said_so() -> None:
     found, _ = compare(groups)
     assert found is not None
     assert found.rows[0].needs["parameters"][0] == float("inf")
-    table = rows("family", found)
+    table = comparison_rows("family", found)
     place = table[0].index("times the parameters")
     assert table[1][place].startswith("over 10000 [")
     assert table[2][place] == "1"

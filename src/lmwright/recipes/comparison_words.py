@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lmwright.inert import inert
 from lmwright.recipes import fit_json, fit_words
+from lmwright.report.law_tables import comparison_rows
 from lmwright.report.terminal import table
-from lmwright.scaling.groups import FARTHEST, Comparison, Number
+from lmwright.scaling.groups import Comparison, Number
 from lmwright.scaling.lawfit import LawFit
 
 
@@ -26,44 +26,8 @@ def lines(by: str, groups: Mapping[str, LawFit], found: Comparison | None, why_n
     at = f"{place}{'' if found.flops is None else f' ({found.flops:.3g} FLOPs, 6ND)'}"
     yield inert(f"compared at {at}, inside the ranges of all; times what {found.best} needs for its loss there,")
     yield f"with {100 * found.level:g}% intervals of the laws"
-    yield from table(rows(by, found))
+    yield from table(comparison_rows(by, found))
     yield from (inert(f"warning: {warning}") for warning in found.warnings)
-
-
-def rows(by: str, found: Comparison) -> list[list[str]]:
-    """Return the table of a comparison, its heads first."""
-    exponents = list(dict.fromkeys(name for row in found.rows for name in row.exponents))
-    needs = list(dict.fromkeys(name for row in found.rows for name in row.needs))
-    heads = [by, *exponents, "loss", *(f"times the {name}" for name in needs)]
-    cells = [
-        [
-            row.name,
-            *(_cell(row.exponents.get(name), ".4f") for name in exponents),
-            _cell(row.loss, ".4f"),
-            *("1" if row.name == found.best else _times(row.needs.get(name)) for name in needs),
-        ]
-        for row in found.rows
-    ]
-    return [heads, *cells]
-
-
-def _cell(number: Number | None, digits: str) -> str:
-    if number is None:
-        return "not told"
-    value, interval = number
-    return f"{value:{digits}}" + ("" if interval is None else f" [{interval[0]:{digits}}, {interval[1]:{digits}}]")
-
-
-def _times(number: Number | None) -> str:
-    """Return how many times, where that is known; what no FARTHEST times suffice for is said so."""
-    if number is None:
-        return "not told"
-
-    def one(value: float) -> str:
-        return f"{value:.3g}" if math.isfinite(value) else f"over {FARTHEST:g}"
-
-    value, interval = number
-    return one(value) + ("" if interval is None else f" [{one(interval[0])}, {one(interval[1])}]")
 
 
 def as_json(by: str, groups: Mapping[str, LawFit], found: Comparison | None, why_not: str) -> dict[str, Any]:

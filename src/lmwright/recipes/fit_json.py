@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from lmwright.recipes.fit_words import formula, warnings
+from lmwright.report.law_tables import formula, warnings
 from lmwright.scaling.approaches import Approach
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.frontier import Frontier

@@ -16,7 +16,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,7 +108,8 @@ class Points:
         done.setflags(write=False)
         for column in columns.values():
             column.setflags(write=False)
-        return cls(**columns, **labels, run=runs, finished=done, convention=convention, metric=metric)
+        everything: dict[str, Any] = {**columns, **labels}
+        return cls(**everything, run=runs, finished=done, convention=convention, metric=metric)
 
     def __len__(self) -> int:
         return len(self.run)
@@ -122,7 +123,8 @@ class Points:
         for column in columns.values():
             column.setflags(write=False)
         words = {name: tuple(getattr(self, name)[row] for row in index) for name in ("run", *LABELS)}
-        return replace(self, **columns, **words)
+        everything: dict[str, Any] = {**columns, **words}
+        return replace(self, **everything)
 
     def log(self, name: str) -> Floats:
         """Return the natural logarithm of a column of numbers. Raises ConfigError for another name."""
@@ -159,7 +161,8 @@ def join(parts: Sequence[Points]) -> Points:
             raise ConfigError(f"points: mixed {what}s ({', '.join(kinds)}); a law holds for one, fit them apart")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*NUMBERS, "finished")}
     words = {name: [word for part in parts for word in getattr(part, name)] for name in ("run", *LABELS)}
-    return Points.of(**columns, **words, convention=parts[0].convention, metric=parts[0].metric)
+    given: dict[str, Any] = {**columns, **words}
+    return Points.of(**given, convention=parts[0].convention, metric=parts[0].metric)
 
 
 def read_csv(path: str | Path, *, convention: Convention | None = None, metric: str = "nats/token") -> Points:
@@ -186,8 +189,15 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
         allowed = ", ".join(get_args(Convention))
         raise ConfigError(f"{path}: says not how parameters are counted; give the convention ({allowed})")
     kind = _one_of(columns.get("metric"), metric if "metric" not in columns else None, "metric", path)
-    words = {name: columns.get(name) for name in ("run", *LABELS)}
-    return Points.of(**numbers, **words, finished=finished, convention=_convention(stated), metric=str(kind))
+    return Points.of(
+        **numbers,
+        run=columns.get("run"),
+        finished=finished,
+        family=columns.get("family"),
+        domain=columns.get("domain"),
+        convention=_convention(stated),
+        metric=str(kind),
+    )
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
