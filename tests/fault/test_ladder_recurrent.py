@@ -1,4 +1,4 @@
-"""A ladder of LSTMs: its runs begin in checkpoints of trunks and take their state along; they are a law's points."""
+"""A ladder of LSTMs: its runs take the state along from the trunk they begin in, and are points of a law."""
 
 from __future__ import annotations
 
