@@ -11,6 +11,7 @@ from lmwright.cli._paths import PATH
 from lmwright.cli._settings import gather
 
 if TYPE_CHECKING:
+    from lmwright.recipes.budget import BudgetPlan
     from lmwright.recipes.memory_plan import MemoryPlan
 
 PLACES: dict[str, tuple[str, ...]] = {
@@ -36,6 +37,9 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 )  # fmt: skip
 @click.option("--family", help="Of the model; llama where it is not said.")
 @click.option("--context", type=click.IntRange(min=2), help="Tokens in a sequence; by default follows the budget.")
+@click.option(
+    "--measure", is_flag=True, help="Time real updates of the planned model here, and plan again with their speed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
 def command(
@@ -43,17 +47,19 @@ def command(
     /,
     budget: str | None,
     corpus: Path | None,
+    measure: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Work out what a run will need, before anything is run.
 
     With --budget and --corpus: the model, tokens, batch, learning rate, time, memory and loss that the budget
-    gives, each with its reason.
+    gives, each with its reason. The speed is the machine's peak (that `lmwright doctor` remembers) times a share
+    that is assumed, which small models do not reach; --measure takes half a minute and knows.
     """
     asked = {name: value for name, value in given.items() if value is not None}
     if ctx.invoked_subcommand is not None:
-        if budget is not None or corpus is not None or as_json or asked:
+        if budget is not None or corpus is not None or measure or as_json or asked:
             raise click.UsageError(
                 f"--budget and its options plan a run, {ctx.invoked_subcommand!r} has options of its own; give "
                 "them after it"
@@ -63,7 +69,10 @@ def command(
         raise click.UsageError("give --budget and --corpus, or `lmwright plan memory`")
     from lmwright.scaling.planning.budget import parse
 
-    parse(budget)
+    if parse(budget).device is not None and measure:
+        raise click.UsageError(
+            f"--measure times this machine, and the budget {budget!r} names devices; leave it away"
+        )
 
     import json
 
@@ -71,12 +80,30 @@ def command(
     from lmwright.recipes import budget as recipe
     from lmwright.recipes import budget_words
 
-    planned = recipe.plan(budget, Corpus.open(corpus), **asked)
+    planned = _measured(budget, corpus, **asked) if measure else recipe.plan(budget, Corpus.open(corpus), **asked)
     if as_json:
         click.echo(json.dumps(budget_words.figures(planned), indent=2, allow_nan=False))
         return
     for line in budget_words.lines(planned):
         click.echo(line)
+
+
+def _measured(
+    budget: str, corpus: Path, *, family: str | None = None, context: int | None = None, **asked: Any
+) -> BudgetPlan:
+    """Plan as `lmwright pretrain --budget` does before it trains."""
+    from lmwright.recipes import dial
+
+    given: dict[str, dict[str, Any]] = {"data": {"corpus": str(corpus)}}
+    if family is not None:
+        given["architecture"] = {"family": family}
+    if context is not None:
+        given["data"]["context_length"] = context
+    return dial.dial(budget, given, "plan", must_fit=False, say=_nothing, **asked).plan
+
+
+def _nothing(text: str) -> None:
+    """Say nothing: the plan is printed as a whole."""
 
 
 @command.command()

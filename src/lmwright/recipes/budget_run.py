@@ -114,7 +114,7 @@ def memory(
 
 def tree(model: ModelConfig, chosen: Settings, micro: int, length: int, corpus: Corpus) -> dict[str, Any]:
     """Return what was chosen as the settings of `lmwright pretrain`."""
-    names = ("family", "hidden_size", "num_layers", "num_heads", "ffn_size", "tie_embeddings")
+    names = ("family", "hidden_size", "num_layers", "num_heads", "ffn_size", "tie_embeddings", "initializer_range")
     optimizer = {"name": "adamw", "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     return {
         "architecture": {name: getattr(model, name) for name in names},

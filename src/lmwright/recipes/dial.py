@@ -2,7 +2,9 @@
 
 Settings that are given beside the budget go over the plan, and are said. A budget of time is kept by what a real
 update is seen to take, for the rate that a plan reckons with is only assumed: where the two are far apart the
-model is planned again, and the steps follow from the time.
+model is planned again, and the steps follow from the time. It is the median of some updates at the start: other
+work on the machine slows a run as it slows them. A deadline in the loop would keep the time better and the run
+worse: the schedule would have to know its end before the time is up, and a resumed run would end elsewhere.
 """
 
 from __future__ import annotations
@@ -66,18 +68,18 @@ def dial(
     asked: dict[str, Any] = {"law": law, "inference_tokens": inference_tokens}
     trial: dict[str, Any] = {"out": out, "seconds": seconds, "must_fit": must_fit, "verify": verify}
     plan = _plan(text, corpus, given, where, {**asked, "speed": None})
-    settings = _settings(plan, corpus, given)
-    planned = pretrain.plan_run(settings, where, **trial)
-    speed = _measured_speed(plan, planned)
-    if seconds is not None and speed is not None and seconds >= LONG:
+    settings, data = _settings(plan, corpus, given), None
+    if seconds is not None and seconds >= LONG:
+        tried = pretrain.plan_run(merge({"training": {"compile": False}}, settings), where, **trial)
+        speed, data = _measured_speed(plan, tried), tried.data
         assert plan.speed is not None
-        off = speed.rate / plan.speed.rate
+        off = 1.0 if speed is None else speed.rate / plan.speed.rate
         if not 1 / FAR <= off <= FAR:
             say(f"an update runs at {off:.2g} times the rate that was assumed; planned again with this one")
             plan = _plan(text, corpus, given, where, {**asked, "speed": speed})
             settings = _settings(plan, corpus, given)
-            planned = pretrain.plan_run(settings, where, data=planned.data, **trial)
-            speed = _measured_speed(plan, planned)
+    planned = pretrain.plan_run(settings, where, data=data, **trial)
+    speed = _measured_speed(plan, planned)
     kept, settings = _kept(plan, settings, planned, seconds, speed)
     known: dict[str, Any] = {"measured": planned.measured, "data": planned.data}
     planned = pretrain.plan_run(settings, where, out=out, must_fit=must_fit, **known)
@@ -174,7 +176,8 @@ def _settings(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> dic
     """Return the plan with the given settings over it; what belongs to a replaced part goes with it."""
     tree = budget.run_settings(plan, corpus)
     if "hidden_size" in _table(given, "architecture"):
-        del tree["architecture"]["num_heads"], tree["architecture"]["ffn_size"]
+        for name in ("num_heads", "ffn_size", "initializer_range"):
+            del tree["architecture"][name]
     training = _table(given, "training")
     if "batch_size" in training and "micro_batch_size" not in training:
         del tree["training"]["micro_batch_size"]
