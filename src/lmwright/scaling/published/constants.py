@@ -112,7 +112,12 @@ CONSTANTS: Mapping[str, Published] = MappingProxyType(
         ),
         "kaplan-parameters": _kaplan("power_parameters", "eq. 1.1", "source", N_c=8.8e13, alpha=0.076),
         "kaplan-data": _kaplan("power_data", "eq. 1.2", "source", D_c=5.4e13, beta=0.095),
-        "kaplan-compute": _kaplan("power_compute", "eq. 1.3 (C_min)", "copy", C_c=3.1e8 * PF_DAY, alpha=0.050),
+        "kaplan-compute": _kaplan(
+            "power_compute", "eq. 1.3 (C_min; figure 1 prints 2.3e8)", "copy", C_c=3.1e8 * PF_DAY, alpha=0.050
+        ),
+        "kaplan-compute-naive": _kaplan(
+            "power_compute", "table 5 (one batch for all sizes)", "copy", C_c=1.6e7 * PF_DAY, alpha=0.057
+        ),
         "kaplan-joint": _kaplan("kaplan", "table 2", "copy", N_c=6.4e13, D_c=1.8e13, alpha_N=0.076, alpha_D=0.103),
         "gadre-c4": _gadre("C4", 141, 190, 1.51, 0.121),
         "gadre-redpajama": _gadre("RedPajama", 212, 367, 1.84, 0.136),
@@ -121,6 +126,8 @@ CONSTANTS: Mapping[str, Published] = MappingProxyType(
 )
 """The fits by name: first author, and which of the paper's."""
 
-# Exponents of Kaplan et al. 2020: table 3 and eqs. 1.4 and 1.6 (copy), and the empirical allocation of eq. 1.8.
+# Kaplan et al. 2020, table 3 and eqs. 1.4 and 1.6 (copy): L = (N_c/N)^alpha_N + (S_c/S)^alpha_S, and the critical
+# batch B_* / L^(1/alpha_B) tokens. Then the empirical allocation of eq. 1.8.
 KAPLAN_ALPHA_N, KAPLAN_ALPHA_B, KAPLAN_ALPHA_S = 0.077, 0.21, 0.76
+KAPLAN_N_C, KAPLAN_B_STAR, KAPLAN_S_C = 6.5e13, 2.1e8, 2.1e3
 KAPLAN_ALLOCATION = MappingProxyType({"L": 0.050, "N": 0.73, "B": 0.24, "S": 0.03, "D": 0.27})
