@@ -269,10 +269,10 @@ def best_of_compute(log_compute: float) -> np.ndarray:
     cheapest N costs the compute.
     """
     low, high = np.log(1e-6), np.log(1e6)
-    for _ in range(200):
+    for _ in range(80):
         ln_loss = (low + high) / 2
         # A model that could reach the loss: its own part is some share of it.
-        share = 1 / (1 + np.exp(np.linspace(-6, 6, 200_001)))
+        share = 1 / (1 + np.exp(np.linspace(-6, 6, 2_001)))
         ln_n = np.log(KAPLAN_N_C) - (ln_loss + np.log(share)) / KAPLAN_ALPHA_N
         ln_s = np.log(KAPLAN_S_C) - (ln_loss + np.log1p(-share)) / KAPLAN_ALPHA_S
         ln_b = np.log(KAPLAN_B_STAR) - ln_loss / KAPLAN_ALPHA_B
