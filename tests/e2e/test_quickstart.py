@@ -8,15 +8,25 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lmwright import runs
 from lmwright.cli import main as cli
-from lmwright.recipes import quickstart
+from lmwright.config import to_dict
+from lmwright.data.build import Corpus
+from lmwright.errors import LmwrightError
+from lmwright.recipes import quickstart, quickstart_plan
+from lmwright.recipes.quickstart import Quickstart
+from lmwright.recipes.quickstart_plan import Mini
+from lmwright.report import catalog
+from lmwright.scaling.fit import Fitted
 
 STEPS = 12
+# Two lengths of three sizes are the fewest points that a law can be fitted to; too few to hold a rung out.
+MINI = Mini(sizes=(33e3, 107e3, 222e3), tokens=1.0, lengths=2, draws=20)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +41,35 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def told() -> list[str]:
+    """What the first quickstart said, once `run` was asked for."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Path:
+    """A quickstart that was killed after its ladder and again after its law, and begun again each time."""
     out = tmp_path_factory.mktemp("runs") / "quick"
-    assert cli.run(command(corpus, out)) == 0
+    asked = Quickstart(corpus=str(corpus), vocab_size=512, steps=STEPS, ladder=MINI)
+    for stage in ("fit", "plan"):
+        with pytest.raises(Killed):
+            quickstart.quickstart(asked, out, say=killed_at(stage))
+    assert json.loads((out / "ladder" / "ladder.json").read_text())["runs"]
+    assert not (out / "config.json").exists()
+    quickstart.quickstart(asked, out, say=told.append)
     return out
+
+
+class Killed(Exception):
+    """Stands for the end of the process at the beginning of a stage."""
+
+
+def killed_at(stage: str) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if f"] {stage}: " in text:
+            raise Killed(stage)
+
+    return say
 
 
 def command(corpus: Path, out: Path, *more: str) -> list[str]:
@@ -48,7 +83,37 @@ def contents(run: Path) -> list[tuple[str, int]]:
 
 def test_every_promised_file_is_there(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names - {"LOCK", "QUICKSTART_LOCK"} == {"corpus", *runs.RUN_FILES} - {"trackers"}
+    others = {"corpus", "ladder", "law.json"}
+    assert names - {"LOCK", "QUICKSTART_LOCK"} == {*others, *runs.RUN_FILES} - {"trackers"}
+
+
+def test_a_law_of_the_ladder_foretold_the_run(run: Path, told: list[str]) -> None:
+    law = Fitted.from_json((run / "law.json").read_text(), "law.json")
+    assert (law.law, law.points, law.runs, law.convention) == ("chinchilla", 6, 3, "chinchilla")
+    kept = json.loads((run / "plan.json").read_text())["budget"]
+    assert (kept["steps"], kept["law"]["own"], kept["law"]["level"]) == (STEPS, True, 0.95)
+    assert kept["loss"]["low"] < kept["loss"]["loss"] < kept["loss"]["high"]
+    predicted = law.predict(
+        {"parameters": [kept["parameters"]["total"]], "tokens": [kept["tokens"]]}, law.convention
+    )
+    assert kept["loss"]["loss"] == pytest.approx(predicted.loss[0])
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured = [record for record in records if record["kind"] == "evaluation"][-1]["loss"]
+    within = kept["loss"]["low"] <= measured <= kept["loss"]["high"]
+    assert f"{measured:.4f} nats/token on the validation split; predicted" in told[-1]
+    assert told[-1].endswith("within it" if within else "outside it")
+
+
+def test_what_was_done_before_a_kill_was_not_done_again(told: list[str]) -> None:
+    said = "\n".join(told)
+    assert "is built already" in said
+    assert "law.json: is fitted already" in said
+    stages = [line.split("] ")[1].split(":")[0] for line in told if line.startswith("\n[")]
+    assert stages == list(quickstart.STAGES[quickstart.STAGES.index("plan") :])
+
+
+def test_the_runs_of_the_ladder_are_no_runs_of_their_own(run: Path) -> None:
+    assert [entry.path for entry in catalog.find([run.parent])] == [run]
 
 
 def test_the_summary_can_be_recomputed(run: Path) -> None:
@@ -81,6 +146,35 @@ def test_the_export_and_the_run_answer_alike(run: Path) -> None:
     prompt = "def loads(s, *,"
     from_run, from_export = (lm.load(place).generate(prompt, temperature=0) for place in (run, run / "model"))
     assert from_run.token_ids == from_export.token_ids
+
+
+def test_a_ladder_goes_on_as_it_was_begun(corpus: Path, tmp_path: Path, run: Path) -> None:
+    """Though the run that it is for is now to be another one, as long as there is none."""
+    shutil.copytree(run / "corpus", tmp_path / "corpus")
+    asked: list[object] = []
+
+    def climb(given: object, out: Path, **more: object) -> None:
+        asked.append(given)
+        out.mkdir(exist_ok=True)
+        (out / "ladder.json").write_text(json.dumps({"asked": to_dict(given)}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart_plan, "ladder", climb)
+        for steps in (10, 1000):
+            opened = Corpus.open(tmp_path / "corpus")
+            quickstart_plan.climb(MINI, opened, tmp_path, minutes=None, steps=steps, say=print)
+    assert asked[0] == asked[1]
+
+
+def test_force_removes_a_ladder_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "ladder").mkdir()
+    (tmp_path / "ladder" / "notes.txt").write_text("mine")
+    with pytest.raises(LmwrightError, match="is no ladder"):
+        quickstart_plan.clear(tmp_path)
+    (tmp_path / "ladder" / "ladder.json").write_text("{}")
+    (tmp_path / "law.json").write_text("{}")
+    quickstart_plan.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_command_again_redoes_no_training(run: Path, corpus: Path, capsys) -> None:
@@ -131,17 +225,16 @@ def test_nonsense_is_one_line_and_leaves_nothing(corpus: Path, tmp_path: Path, c
     assert not (out / "config.json").exists()
 
 
-def test_a_killed_build_is_no_obstacle(corpus: Path, tmp_path: Path, capsys) -> None:
+def test_a_killed_build_is_no_obstacle(corpus: Path, tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     (tmp_path / f"{runs.PARTIAL}{int(dead.stdout)}-corpus").mkdir()
     runs.RunDirectory.create(tmp_path, config={}).close()
     (tmp_path / "config.json").unlink()  # killed before its plan was written
-    assert (
-        cli.run(
-            ["quickstart", "--corpus", str(corpus), "--out", str(tmp_path), "--vocab-size", "300", "--steps", "1"]
+    with pytest.raises(Killed):
+        quickstart.quickstart(
+            Quickstart(corpus=str(corpus), vocab_size=300, steps=1), tmp_path, say=killed_at("ladder")
         )
-        == 0
-    )
+    assert (tmp_path / "corpus" / "corpus.json").is_file()
     assert not list(tmp_path.glob(f"{runs.PARTIAL}*"))
 
 

@@ -1,55 +1,44 @@
-"""The first complete line as a story: text -> tokenizer -> shards -> pretraining -> samples -> report.
+"""The first complete line as a story: text -> tokenizer -> shards -> mini ladder -> law -> plan -> run -> report.
 
-Every stage is the one that its own verb runs; this file only strings them together, chooses the number of steps so
-that training takes about the minutes asked for, and goes on where an earlier quickstart in the same directory was
-stopped. All of it lies in one run directory:
+Every stage is the one that its own verb runs; this file only strings them together, and goes on where an earlier
+quickstart in the same directory was stopped. All of it lies in one run directory:
 
-    OUT/  corpus/  checkpoints/  model/ (the export)  report.html  summary.json  and the files of a run
+    OUT/  corpus/  ladder/  law.json  checkpoints/  model/ (the export)  report.html  and the files of a run
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from msgspec import Meta
 
 from lmwright.data.build import Corpus, build_corpus
 from lmwright.data.corpus import list_corpus, read_corpus
-from lmwright.data.split import TokenSplit
 from lmwright.errors import ConfigError, UnsupportedError
-from lmwright.recipes import pretrain
+from lmwright.recipes import dial, pretrain, quickstart_end, quickstart_plan
+from lmwright.recipes.quickstart_plan import Mini
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, hold, read_json, refuse_existing
 from lmwright.text.tokenizer import train_bpe
 from lmwright.train.ranks import Ranks, of_environment
 
-if TYPE_CHECKING:
-    from lmwright.decode.params import SamplingParams
-    from lmwright.recipes.opening import Opened
-    from lmwright.recipes.pretrain_plan import Measured
-
 Say = Callable[[str], None]
-STAGES = ("gather", "tokenizer", "shards", "pretrain", "evaluate", "sample", "export", "report")
-
-# A model that two cores train in minutes. The rate and the shape were chosen on the standard library
-# (docs/log.md); everything that is not here is what `lmwright pretrain` takes by itself.
-ARCHITECTURE = {"family": "llama", "hidden_size": 256, "num_layers": 4, "tie_embeddings": True}
-CONTEXT = 256
-BATCH = 16
-LEARNING_RATE = 1.5e-3
+STAGES = (
+    *("gather", "tokenizer", "shards", "ladder", "fit", "plan"),
+    *("pretrain", "evaluate", "sample", "export", "report"),
+)
 DEFAULT_MINUTES = 2.0
-FEWEST_STEPS, MOST_STEPS = 20, 20_000
-PROMPT_TOKENS, SAMPLE_TOKENS, NUM_SAMPLES = 24, 96, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
     """What can be asked for.
 
-    minutes: of training, from which the number of steps follows; None: DEFAULT_MINUTES. steps: instead of minutes.
+    minutes: of training, from which model and steps follow; None: DEFAULT_MINUTES. steps: of a fixed small model,
+    instead of minutes. ladder: from whose law the plan is made.
     """
 
     corpus: str = "stdlib"
@@ -57,6 +46,7 @@ class Quickstart:
     minutes: Annotated[float, Meta(gt=0)] | None = None
     steps: Annotated[int, Meta(ge=1)] | None = None
     seed: Annotated[int, Meta(ge=0)] = 0
+    ladder: Mini = field(default_factory=Mini)
 
     def __post_init__(self) -> None:
         if self.minutes is not None and self.steps is not None:
@@ -92,19 +82,21 @@ def _refuse_several(ranks: Ranks) -> None:
 def _stages(asked: Quickstart, out: Path, force: bool, say: Say) -> Path:
     stage = functools.partial(_announce, say)
     corpus = _corpus(asked, out, force, stage, say)
-    stage("pretrain", "a small Llama, from random weights")
-    _train(asked, corpus, out, force, say)
+    _law(asked, corpus, out, stage, say)
+    _train(asked, corpus, out, stage, say)
     from lmwright.recipes.opening import open_model
 
     opened = open_model(out, warn=say)
     stage("evaluate", "on all documents that were held out")
-    _evaluate(opened, corpus, out, say)
-    stage("sample", f"{NUM_SAMPLES} continuations of held-out beginnings")
-    _sample(asked, opened, corpus, out, say)
+    quickstart_end.evaluate(opened, corpus, out, say)
+    stage("sample", f"{quickstart_end.NUM_SAMPLES} continuations of held-out beginnings")
+    quickstart_end.sample(opened, corpus, out, asked.seed, say)
     stage("export", "to a Hugging Face directory, opened with transformers where installed")
-    _export(opened, out, say)
+    quickstart_end.export(opened, out, say)
     stage("report", "from the files of the run alone")
-    return _report(out, say)
+    page = quickstart_end.report(out, say)
+    quickstart_end.compare(out, say)
+    return page
 
 
 def _announce(say: Say, name: str, what: str) -> None:
@@ -152,6 +144,8 @@ def _corpus(asked: Quickstart, out: Path, force: bool, stage: Callable[[str, str
     texts = (document.text for document in documents)
     tokenizer = train_bpe(texts, asked.vocab_size, name=asked.corpus)
     stage("shards", "encode, and hold out 2% of the documents")
+    if force:
+        quickstart_plan.clear(out)
     facts = build_corpus(asked.corpus, tokenizer, directory, force=force, progress=True, exclude=(out,))
     for name, split in (("train", facts.train), ("validation", facts.validation)):
         say(f"{name:<14}{split.documents:,} documents, {split.tokens:,} tokens, {split.bytes:,} bytes")
@@ -160,104 +154,33 @@ def _corpus(asked: Quickstart, out: Path, force: bool, stage: Callable[[str, str
     return Corpus.open(directory)
 
 
-def _train(asked: Quickstart, corpus: Corpus, out: Path, force: bool, say: Say) -> None:
-    """Train, or go on training, or find that nothing is left to train."""
+def _law(asked: Quickstart, corpus: Corpus, out: Path, stage: Callable[[str, str], None], say: Say) -> None:
+    """Train the mini ladder and fit its law, unless that is done already."""
+    if quickstart_plan.fitted(out):
+        say(f"{out / quickstart_plan.LAW}: is fitted already")
+        return
+    mini = asked.ladder
+    stage("ladder", f"small models to foretell a larger one: {len(mini.sizes)} sizes by {mini.lengths} lengths")
+    quickstart_plan.climb(mini, corpus, out, minutes=_minutes(asked), steps=asked.steps, say=say)
+    stage("fit", "a law of the loss by parameters and tokens, tried on the largest of them first")
+    quickstart_plan.fit_ladder(mini, out, say)
+
+
+def _minutes(asked: Quickstart) -> float | None:
+    """Return the minutes of training; None where the steps are given."""
+    return asked.minutes or (DEFAULT_MINUTES if asked.steps is None else None)
+
+
+def _train(asked: Quickstart, corpus: Corpus, out: Path, stage: Callable[[str, str], None], say: Say) -> None:
+    """Plan by the law and train, or go on training, or find that nothing is left to train."""
     go_on = "the same command again"
-    begun = (out / "config.json").is_file()
-    if begun and not force:
+    if (out / "config.json").is_file():
+        stage("pretrain", "as it was planned")
         pretrain.resume(out, go_on=go_on, say=say)
     else:
-        settings, measured = _settings(asked, corpus)
-        pretrain.pretrain(settings, out, where="quickstart", force=True, measured=measured, go_on=go_on, say=say)
-    facts = read_json(corpus.directory / "corpus.json")
-    atomic_write_json(out / "corpus.json", facts)
-
-
-def _settings(asked: Quickstart, corpus: Corpus) -> tuple[dict[str, Any], Measured | None]:
-    """Return the settings of the run and, where the number of steps follows from it, the measurement."""
-    measured = None
-    training: dict[str, Any] = {
-        "steps": asked.steps or FEWEST_STEPS,
-        "batch_size": BATCH,
-        "seed": asked.seed,
-        "optimizer": {"name": "adamw", "lr": LEARNING_RATE},
-    }
-    settings = {
-        "architecture": ARCHITECTURE,
-        "data": {"corpus": str(corpus.directory), "context_length": CONTEXT},
-        "training": training,
-    }
-    if asked.steps is None:
-        seconds = 60 * (asked.minutes or DEFAULT_MINUTES)
-        planned = pretrain.plan_run(settings, "quickstart", seconds=seconds)
-        measured = planned.measured
-        steps = round(seconds * FEWEST_STEPS / planned.figures["seconds"])
-        training["steps"] = min(max(steps, FEWEST_STEPS), MOST_STEPS)
-    training["eval_every"] = max(1, training["steps"] // 4)
-    return settings, measured
-
-
-def _evaluate(opened: Opened, corpus: Corpus, out: Path, say: Say) -> None:
-    from lmwright.recipes.evaluate import evaluate
-
-    found = evaluate(opened, corpus.directory, context_length=CONTEXT, progress=True)
-    atomic_write_json(out / "evaluation.json", found.to_dict())
-    say(
-        f"validation    {found.loss.nats_per_token:.3f} nats/token, {found.loss.bits_per_byte:.3f} bits/byte "
-        f"(byte unigram {corpus.facts.byte_unigram_bits_per_byte:.3f}, xz {corpus.facts.xz_bits_per_byte:.3f})"
-    )
-
-
-def _sample(asked: Quickstart, opened: Opened, corpus: Corpus, out: Path, say: Say) -> None:
-    """Continue the beginnings of held-out documents; the first one greedily."""
-    from lmwright.decode.params import SamplingParams
-
-    greedy = SamplingParams(max_new_tokens=SAMPLE_TOKENS, temperature=0)
-    sampled = SamplingParams(max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=asked.seed)
-    samples = []
-    for number, ids in enumerate(_beginnings(corpus.split("validation"))):
-        samples.append(_continue(opened, ids, greedy if number == 0 else sampled))
-    settings = {"first": "greedy", "others": "temperature 0.8, top_p 0.95", "max_new_tokens": SAMPLE_TOKENS}
-    atomic_write_json(out / "samples.json", {"settings": settings, "samples": samples})
-    shown = samples[-1]["continuation"].strip().splitlines()[:3]
-    for line in shown:
-        say(f"  | {line}")
-
-
-def _beginnings(split: TokenSplit) -> list[list[int]]:
-    """Return the first tokens of held-out documents, spread over the split, each with the token that starts it."""
-    offsets = split.doc_offsets
-    chosen = range(0, split.num_documents, max(1, split.num_documents // NUM_SAMPLES))
-    starts = [(int(offsets[number]), int(offsets[number + 1])) for number in chosen][:NUM_SAMPLES]
-    return [split.read(start, min(start + 1 + PROMPT_TOKENS, stop)).tolist() for start, stop in starts]
-
-
-def _continue(opened: Opened, ids: Sequence[int], params: SamplingParams) -> dict[str, str]:
-    from lmwright.decode.protocol import Request, collect
-    from lmwright.decode.reference import ReferenceGenerator
-
-    tokenizer = opened.require_tokenizer()
-    generator = ReferenceGenerator(opened.network, tokenizer, eos_ids=opened.eos_ids)
-    requests = [Request(prompt_ids=ids, params=params)]
-    [[generation]] = collect(requests, generator.generate(requests))
-    return {"prompt": tokenizer.decode(ids), "continuation": generation.text}
-
-
-def _export(opened: Opened, out: Path, say: Say) -> None:
-    from lmwright.recipes.export import write
-
-    made = write(opened, out / "model", verify=True, dtype="fp32", force=True)
-    assert made.verdict is not None
-    atomic_write_json(out / "verification.json", made.verdict)
-    verdict = {True: "transformers agrees", False: "transformers DISAGREES", None: "not verified"}
-    reason = made.verdict.get("reason")
-    say(f"{made.path}: {verdict[made.verdict['verified']]}" + (f": {reason}" if reason else ""))
-
-
-def _report(out: Path, say: Say) -> Path:
-    from lmwright.report.page import write_both
-
-    page, summary = write_both(out, force=True)
-    say(f"summary       {summary}")
-    say(f"report        {page}")
-    return page
+        minutes = _minutes(asked)
+        stage("plan", f"{minutes:g} minutes" if minutes else f"{asked.steps} steps of a small Llama")
+        found = quickstart_plan.plan(corpus, out, minutes=minutes, steps=asked.steps, seed=asked.seed, say=say)
+        stage("pretrain", "as planned, from random weights")
+        dial.train_planned(found, out, where="quickstart", force=True, go_on=go_on, say=say)
+    atomic_write_json(out / "corpus.json", read_json(corpus.directory / "corpus.json"))
