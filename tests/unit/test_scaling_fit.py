@@ -526,3 +526,84 @@ def test_a_damaged_fit_is_refused(change, message):
 def test_what_is_no_fit_is_refused(text):
     with pytest.raises(ConfigError, match=r"fit\.json"):
         Fitted.from_json(text, "fit.json")
+
+
+# --- what no ladder should look like
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, -math.inf, math.nan, 1e300, 1e-300])
+def test_a_prediction_where_nothing_can_be_is_refused(wrong):
+    fitted = fit("chinchilla", ladder(0.003), draws=5)
+    for columns in ({"parameters": wrong, "tokens": 1e9}, {"parameters": [1e8, 1e8], "tokens": [1e9, wrong]}):
+        with pytest.raises(ConfigError, match="must be positive and finite"):
+            fitted.predict(columns, "chinchilla")
+
+
+@pytest.mark.parametrize("name", laws.names())
+def test_a_prediction_at_the_ends_of_what_can_be_is_a_number_with_a_warning(name):
+    fitted = fit(name, ladder(0.003), draws=20)
+    for value in (1e-6, 1e60):
+        prediction = fitted.predict(dict.fromkeys(laws.load(name).INPUTS, value), "chinchilla")
+        for column in (prediction.loss, prediction.low, prediction.high):
+            assert np.isfinite(column).all()
+    assert "beyond the largest fitted" in prediction.warnings[0]
+    assert len(prediction.warnings[0]) < 200
+
+
+@pytest.mark.parametrize("name", laws.names())
+def test_losses_that_are_all_the_same_are_fitted_by_what_is_left_and_warned_of(name):
+    flat = ladder(0.0)
+    flat = Points.of(flat.parameters, flat.tokens, np.full(40, 3.0), convention="chinchilla")
+    fitted = fit(name, flat, draws=5)
+    if "ln_E" in fitted.coordinates:
+        assert fitted.natural()["E"] == pytest.approx(3.0, rel=1e-4)
+        assert any("next to the least observed loss" in text for text in fitted.warnings)
+    else:
+        assert any("lower bound 0.005" in text for text in fitted.warnings)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "kaplan", "power_data", "power_compute_floor"])
+def test_points_at_one_place_identify_no_exponent_and_are_warned_of(name):
+    loss = 3.0 * np.exp(0.01 * np.random.default_rng(0).normal(size=12))
+    fitted = fit(name, Points.of(np.full(12, 1e8), np.full(12, 1e9), loss, convention="chinchilla"), draws=5)
+    exponents = [place for place in fitted.coordinates if not place.startswith("ln_")]
+    assert exponents
+    assert not any(fitted.interval(exponent).identified for exponent in exponents)
+    assert sum("in all points" in text for text in fitted.warnings) == len(laws.load(name).INPUTS)
+
+
+def test_points_taken_twice_give_the_same_law():
+    points = ladder(0.005, run=[str(row) for row in range(40)])
+    once, twice = (fit("chinchilla", part, draws=0) for part in (points, points.take(np.tile(np.arange(40), 2))))
+    np.testing.assert_allclose(once.theta, twice.theta, rtol=1e-6)
+    assert twice.objective == pytest.approx(2 * once.objective, rel=1e-9)
+
+
+def test_two_points_are_too_few_for_any_law():
+    for name in laws.names():
+        with pytest.raises(ConfigError, match="2 points for"):
+            fit(name, ladder().take([0, 39]), draws=0)
+
+
+def test_many_points_are_first_fitted_by_a_part_of_them_and_in_parts(monkeypatch):
+    """As 100,000 points are, but in smaller parts: three starts at a time, and ten rows first."""
+    points = ladder(0.005)
+    whole = fit("chinchilla", points, draws=12)
+    monkeypatch.setattr("lmwright.scaling.fit.robust.AT_ONCE", 40 * 5 * 3)
+    monkeypatch.setattr("lmwright.scaling.fit.bootstrap.WEIGHTS", 40 * 4 * 5)
+    objective = Objective.of(LAW, points)
+    weights = np.random.default_rng(3).integers(0, 4, size=(6, 40)).astype(float)
+    in_parts = objective.value(nearby(), weights), objective.residual(nearby())
+    parted = fit("chinchilla", points, draws=12)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(in_parts[0], objective.value(nearby(), weights))
+    np.testing.assert_array_equal(in_parts[1], objective.residual(nearby()))
+    assert parted.theta == whole.theta
+    np.testing.assert_allclose(parted.draws, whole.draws, rtol=1e-9)
+    monkeypatch.setattr("lmwright.scaling.fit.estimate.ROWS", 10)
+    thinned = fit("chinchilla", points, draws=0)
+    np.testing.assert_allclose(thinned.theta, whole.theta, rtol=1e-6)
+    few = objective.thinned(10, np.random.default_rng(0))
+    assert few.log_loss_R.shape == few.columns["tokens"].shape == (10,)
+    assert set(few.log_loss_R) <= set(objective.log_loss_R)
+    assert objective.thinned(40, np.random.default_rng(0)) is objective
