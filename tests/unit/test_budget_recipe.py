@@ -236,6 +236,24 @@ def test_settings_beside_the_budget_go_over_the_plan_and_are_said(corpus: Path, 
     assert "training.batch_size = 4, in place of" in lines
 
 
+def test_steps_that_are_given_are_trained_and_foretold(corpus: Path, law: Path) -> None:
+    given: dict[str, Any] = {
+        "architecture": {"hidden_size": 32, "num_layers": 1},
+        "data": {"corpus": str(corpus), "context_length": 32},
+        "training": {
+            "steps": 7, "batch_size": 4, "threads": 1, "precision": "fp32", "matmul": "highest", "compile": False
+        },
+    }  # fmt: skip
+    said: list[str] = []
+    found = dial.dial(None, given, "test", law=law, say=said.append)
+    training = found.planned.config.training
+    assert (training.steps, training.batch_size, found.plan.tokens) == (7, 4, 7 * 4 * 32)
+    assert training.schedule["warmup_steps"] <= 1
+    assert found.plan.reasons["steps"] == "as given"
+    there = predict(law_of(law), found.plan.architecture, 7 * 4 * 32, 32, found.plan.unique_tokens)
+    assert found.plan.predicted == there
+
+
 def test_the_steps_follow_from_the_time_that_updates_take(
     corpus: Path, law: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +336,26 @@ def test_the_verb_prints_the_plan(corpus: Path, law: Path, capsys: pytest.Captur
         assert run(["plan", *more]) == 2
     assert run([*words[:-1], str(corpus / "corpus.json")]) == 2
     assert "corpus.json" in capsys.readouterr().err
+
+
+def test_a_measured_plan_reckons_with_what_updates_take(
+    corpus: Path, law: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmwright.recipes import pretrain_plan
+
+    monkeypatch.setattr(budget, "this_machine", lambda: SPEED)
+    monkeypatch.setattr(pretrain_plan._Twin, "step_seconds", lambda self, least: (0.2, 0.25))
+    words = ["plan", "--budget", "30s", "--corpus", str(corpus), "--law", str(law), "--context", "32"]
+    assert run(words) == 0
+    assert "40% of its peak, as assumed" in capsys.readouterr().out
+    assert run([*words, "--measure", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"]["measured"] is True
+    assert found["context_length"] == 32
+    assert found["seconds"] == pytest.approx(0.25 * found["steps"], rel=1e-6)
+    assert found["seconds"] <= 30
+    assert run(["plan", "--budget", "8xH100 3d", "--corpus", str(corpus), "--measure"]) == 2
+    assert "--measure times this machine" in capsys.readouterr().err
 
 
 def test_help_and_refusals_import_no_torch() -> None:

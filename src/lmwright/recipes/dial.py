@@ -80,7 +80,8 @@ def dial(
             settings = _settings(plan, corpus, given)
     planned = pretrain.plan_run(settings, where, data=data, **trial)
     speed = _measured_speed(plan, planned)
-    kept, settings = _kept(plan, settings, planned, seconds, speed)
+    by_steps = "steps" in _table(given, "training")
+    kept, settings = _kept(plan, settings, planned, seconds, speed, given=by_steps)
     known: dict[str, Any] = {"measured": planned.measured, "data": planned.data}
     planned = pretrain.plan_run(settings, where, out=out, must_fit=must_fit, **known)
     for line in budget_words.lines(kept):
@@ -204,9 +205,18 @@ def _measured_speed(plan: BudgetPlan, planned: Planned) -> Speed | None:
 
 
 def _kept(
-    plan: BudgetPlan, settings: dict[str, Any], planned: Planned, seconds: float | None, speed: Speed | None
+    plan: BudgetPlan,
+    settings: dict[str, Any],
+    planned: Planned,
+    seconds: float | None,
+    speed: Speed | None,
+    *,
+    given: bool,
 ) -> tuple[BudgetPlan, dict[str, Any]]:
-    """Return plan and settings with as many steps as the time allows; with the plan's own where it names none."""
+    """Return plan and settings with as many steps as the time allows; with the plan's own where it names none.
+
+    given: whether the steps are.
+    """
     each, training = planned.measured.typical_seconds, planned.config.training
     reckoned = speed or plan.speed
     assert reckoned is not None
@@ -215,7 +225,7 @@ def _kept(
         reason = plan.reasons["steps"]
         if training.batch_size != plan.settings.batch_size:
             reason = f"{plan.tokens:,} tokens in updates of {training.batch_size} sequences, rounded down"
-        if training.steps != max(1, plan.tokens // (training.batch_size * plan.length)):
+        if given:
             reason = "as given"
         return budget.with_steps(plan, *sizes, training.steps, reason=reason, speed=reckoned), settings
     evaluations, reading = 0, 0.0
