@@ -90,6 +90,20 @@ def test_derivatives_are_those_of_finite_differences(name):
         assert (error < 1e-8 + jump).all()
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(laws.load(name), "curvature")])
+def test_second_derivatives_that_a_law_gives_are_those_of_differences(name):
+    law, points = laws.load(name), grid()
+    columns, theta = points.logs(law.INPUTS), inside(name, 12, seed=6)
+    slope = np.random.default_rng(7).normal(size=(12, 40))
+    found = law.curvature(law.log_loss(theta, columns)[1], columns, slope)
+    for place in range(theta.shape[1]):
+        step = np.zeros_like(theta)
+        step[:, place] = 1e-5
+        ahead, behind = (law.log_loss(theta + sign * step, columns)[1] for sign in (1, -1))
+        expected = np.einsum("sr,srp->sp", slope, ahead - behind) / 2e-5
+        np.testing.assert_allclose(found[:, place], expected, atol=1e-6 * (1 + np.abs(found).max()))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_many_at_once_are_each_alone(name):
     law, points = laws.load(name), grid()

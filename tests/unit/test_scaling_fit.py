@@ -103,6 +103,14 @@ def test_second_derivatives_are_those_of_the_gradient_where_no_row_is_at_a_kink(
         np.testing.assert_allclose(hessian[smooth, place], difference[smooth], rtol=1e-5, atol=1e-6)
 
 
+def test_second_derivatives_by_differences_are_those_that_the_law_gives():
+    objective = Objective.of(LAW, ladder(0.01), 1e-2)
+    without = SimpleNamespace(PARAMETERS=LAW.PARAMETERS, BOUNDS=LAW.BOUNDS, log_loss=LAW.log_loss)
+    weights = np.random.default_rng(3).integers(0, 4, size=(6, 40)).astype(float)
+    exact, differences = (one.hessian(nearby(), weights) for one in (objective, replace(objective, law=without)))
+    np.testing.assert_allclose(exact, differences, rtol=1e-7, atol=1e-8)
+
+
 def test_a_delta_that_is_none_is_refused():
     for delta in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="delta"):

@@ -1,7 +1,8 @@
 """Scaling laws: loss as a function of parameters, tokens or compute, one file a law.
 
-A file here defines `INPUTS`, `PARAMETERS`, `BOUNDS`, `log_loss`, `starts` and `natural` as `Law` says, and
-`from_natural` where the literature prints constants. `columns` are the natural logarithms of the columns of
+A file here defines `INPUTS`, `PARAMETERS`, `BOUNDS`, `log_loss`, `starts` and `natural` as `Law` says,
+`from_natural` where the literature prints constants, and `curvature` (as `PowerSum` in `_shared`) where second
+derivatives are simple; without it they are differences. `columns` are the natural logarithms of the columns of
 `Points` that INPUTS names. All is float64. A law knows nothing of how it is fitted.
 """
 

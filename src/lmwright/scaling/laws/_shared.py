@@ -67,6 +67,22 @@ class PowerSum:
             np.multiply(shares_SKR[:, k], -log_R, out=jacobian_SPR[:, terms + k])
         return total_SR, jacobian_SPR.transpose(0, 2, 1)
 
+    def curvature(self, jacobian_SRP: Floats, columns: Columns, slope_SR: Floats) -> Floats:
+        """Return sum_r slope_r d2 ln L_r, [S, P, P], from the first derivatives; exact, as the terms are linear."""
+        powers = len(self.inputs)
+        terms = powers + self.floor
+        pulled_SRP = jacobian_SRP * slope_SR[:, :, None]
+        curved_SPP: Floats = -np.matmul(jacobian_SRP.transpose(0, 2, 1), pulled_SRP)
+        for k in range(terms):
+            curved_SPP[:, k, k] += pulled_SRP[:, :, k].sum(axis=1)
+        for k, name in enumerate(self.inputs):
+            # By an exponent a term changes -ln x times as much as by its coefficient.
+            across_S = pulled_SRP[:, :, terms + k].sum(axis=1)
+            curved_SPP[:, k, terms + k] += across_S
+            curved_SPP[:, terms + k, k] += across_S
+            curved_SPP[:, terms + k, terms + k] -= pulled_SRP[:, :, terms + k] @ columns[name]
+        return curved_SPP
+
     def starts(self, columns: Columns, log_loss_R: Floats) -> Floats:
         """Return where a fit begins, [S, P]: on a grid of exponents, the rest solved."""
         axis = np.geomspace(*GRID, self.grid)

@@ -14,6 +14,7 @@ INPUTS = _LAW.inputs
 PARAMETERS = _LAW.parameters
 BOUNDS = _LAW.bounds
 log_loss = _LAW.log_loss
+curvature = _LAW.curvature
 starts = _LAW.starts
 natural = _LAW.natural
 from_natural = _LAW.from_natural
