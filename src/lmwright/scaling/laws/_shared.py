@@ -68,7 +68,7 @@ class PowerSum:
         return total_SR, jacobian_SPR.transpose(0, 2, 1)
 
     def curvature(self, jacobian_SRP: Floats, columns: Columns, slope_SR: Floats) -> Floats:
-        """Return sum_r slope_r d2 ln L_r, [S, P, P], from the first derivatives; exact, as the terms are linear."""
+        """Return sum_r slope_r d2 ln L_r, [S, P, P], from the first derivatives; exact, as terms are linear."""
         powers = len(self.inputs)
         terms = powers + self.floor
         pulled_SRP = jacobian_SRP * slope_SR[:, :, None]
