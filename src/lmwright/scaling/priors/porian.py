@@ -2,8 +2,8 @@
 
 Porian et al. 2024, arXiv:2406.19146, with the constants as Li et al. 2025, arXiv:2503.04715, table 1, quote them.
 AdamW without decay of the rate; beta2 = 0.99 matters where the batch is small. N counts the output matrix, not the
-embedding: what a token is multiplied with. Sixteen models, of 5.2M to 902M parameters so counted (their repository,
-formll/resolving-scaling-law-discrepancies, paper_tables.py).
+embedding: what a token is multiplied with. Sixteen models, of 5.2M to 902M parameters so counted (paper_tables.py
+of their repository, formll/resolving-scaling-law-discrepancies).
 """
 
 from __future__ import annotations

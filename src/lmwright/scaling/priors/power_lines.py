@@ -33,6 +33,6 @@ def batch_tokens(scale: Scale) -> float:
 
 
 def timescale(scale: Scale) -> float:
-    """Return B / (rate x decay x D) at its optimum, 1.084 (D/N)^-0.527: the share of a run that AdamW remembers."""
+    """Return B / (rate x decay x D) at its best, 1.084 (D/N)^-0.527: the share of a run that AdamW remembers."""
     share: float = 1.084 * (scale.tokens / scale.total) ** -0.527
     return share
