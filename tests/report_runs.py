@@ -44,6 +44,15 @@ def records(steps: int = STEPS) -> list[dict[str, Any]]:
     return found
 
 
+def plan_from_budget(path: Path, **changes: Any) -> None:
+    """Add to a run's plan.json what a plan from a budget holds. changes: of its keys."""
+    plan = json.loads((path / "plan.json").read_text())
+    law = {"name": "chinchilla", "source": "law.json", "metric": "nats/token", "own": True}
+    loss = {"loss": 2.625, "low": 2.5, "high": 2.75, "worth": 4e5, "warnings": []}
+    figures = {"tokens": 500_000, "training_flops": 3.7e12, "seconds": 64.25, "memory_bytes": 9.5e7}
+    write(path, "plan.json", {**plan, "budget": {"budget": "1m", "law": law, "loss": loss, **figures, **changes}})
+
+
 def make_run(path: Path, *, leave_out: tuple[str, ...] = ()) -> Path:
     """Write a whole run directory, as training, evaluation and export leave it."""
     path.mkdir(parents=True)

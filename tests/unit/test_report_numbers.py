@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from report_runs import Page, add_to_metrics, make_run, write
+from report_runs import Page, add_to_metrics, make_run, plan_from_budget, write
 
 from lmwright.errors import DataError
 from lmwright.report.contents import read_run
@@ -76,11 +76,19 @@ def test_every_number_is_recomputed_from_the_raw_files(tmp_path):
     run = make_run(tmp_path / "run")
     add_to_metrics(run, "start", compile_seconds=14.25)
     add_to_metrics(run, "evaluation", average_loss=2.25, average_bits_per_byte=1.0625)
+    plan_from_budget(run)
     found = numbers(read_run(run))
     wanted = expected(run) | {
         "average_loss": 2.25,
         "average_bits_per_byte": 1.0625,
         "compile_seconds": 14.25,
+        "budget_loss": 2.625,
+        "budget_loss_low": 2.5,
+        "budget_loss_high": 2.75,
+        "budget_tokens": 500_000,
+        "budget_flops": 3.7e12,
+        "budget_seconds": 64.25,
+        "budget_memory": 9.5e7,
     }
     assert set(found) == set(RULE_NAMES) == set(wanted)
     for name, value in wanted.items():

@@ -13,12 +13,14 @@ from typing import Any
 
 from lmwright.errors import ConfigError, DataError
 from lmwright.inert import visible
-from lmwright.report import sections
+from lmwright.report import law_section, run_points, sections
+from lmwright.report.budgeted import budgeted
 from lmwright.report.catalog import state_of
 from lmwright.report.comparison import NATS, UNITS, as_json, compare
 from lmwright.report.comparison_figures import style
 from lmwright.report.contents import CONFIG, RunContents, read_run
 from lmwright.report.difference import SEED
+from lmwright.report.groups import run_names
 from lmwright.report.numbers import numbers, summarise
 from lmwright.report.rules import RULE_NAMES
 from lmwright.runs import RUN_FILES, atomic_write_json, atomic_write_text, read_json, refuse_existing_file
@@ -65,6 +67,14 @@ def write_both(run: Path, *, force: bool = False) -> tuple[Path, Path]:
     return write_report(run, force=force), write_summary(run, force=force)
 
 
+def write_ladders(ladders: Sequence[Path], *, out: Path | None = None, force: bool = False) -> Path:
+    """Write the law of a ladder, or the laws of several, to `out`, or to report.html in the one; return where."""
+    place = ladders[0] / REPORT if out is None else out
+    _refuse_page(place, own=out is None, force=force)
+    atomic_write_text(place, render_ladders(ladders))
+    return place
+
+
 def write_comparison(runs: Sequence[Path], *, out: Path, force: bool = False) -> Path:
     """Write one page that shows the curves and the numbers of several runs side by side."""
     _refuse_page(out, own=False, force=force)
@@ -87,6 +97,8 @@ def render(run: RunContents) -> str:
         family=run.text("config.json", "architecture.family"),
         blocks=sections.run_blocks(run),
         plan=sections.plan_rows(values),
+        budget=budgeted(run, values),
+        law_section=law_section.run_section(run.path),
         memory=sections.memory_rows(run),
         splits=sections.corpus_rows(run),
         rejects=sections.reject_rows(run),
@@ -115,6 +127,24 @@ def render_comparison(runs: Sequence[RunContents]) -> str:
             (name, run.text(CONFIG, SEED) or "–", state_of(run)[0], figures)
             for name, run, figures in zip(found.names, runs, values, strict=True)
         ],
+    )
+
+
+def render_ladders(ladders: Sequence[Path]) -> str:
+    """Return the law of ladders as a page. Raises ConfigError or DataError where their runs give none."""
+    found = law_section.ladder_sections(ladders)
+    runs = [read_run(path) for path in run_points.grid(ladders)]
+    rows = [
+        [name, state_of(run)[0], *(values[key].text if key in values else "–" for key in ("parameters", *PER_RUN))]
+        for name, run, values in (
+            (name, run, numbers(run)) for name, run in zip(run_names(runs), runs, strict=True)
+        )
+    ]
+    return _page(
+        "ladder.html",
+        title=" and ".join(ladder.resolve().name for ladder in ladders),
+        sections=found,
+        runs=[["run", "state", "parameters", *PER_RUN.values()], *rows],
     )
 
 

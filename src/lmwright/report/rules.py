@@ -292,6 +292,71 @@ PLAN = (
         "plan.json:memory_bytes.total",
     ),
 )
+BUDGET = (
+    given(
+        "budget_loss",
+        "Loss, predicted from the budget",
+        "",
+        "significant",
+        "the law at the planned parameters and tokens, in its own metric",
+        "plan.json:budget.loss.loss",
+    ),
+    given(
+        "budget_loss_low",
+        "Loss, predicted, lower end",
+        "",
+        "significant",
+        "lower end of the law’s interval for a new run",
+        "plan.json:budget.loss.low",
+    ),
+    given(
+        "budget_loss_high",
+        "Loss, predicted, upper end",
+        "",
+        "significant",
+        "upper end of the law’s interval for a new run",
+        "plan.json:budget.loss.high",
+    ),
+    given(
+        "budget_tokens",
+        "Tokens, by the budget",
+        "",
+        "integer",
+        "what the budget pays for at its best",
+        "plan.json:budget.tokens",
+    ),
+    given(
+        "budget_flops",
+        "Training FLOPs, by the budget",
+        "",
+        "FLOP",
+        "F × tokens",
+        "plan.json:budget.training_flops",
+    ),
+    given(
+        "budget_seconds",
+        "Training time, by the budget",
+        "",
+        "duration",
+        "FLOPs ÷ the speed that was reckoned with",
+        "plan.json:budget.seconds",
+    ),
+    given(
+        "budget_memory",
+        "Memory, by the budget",
+        "",
+        "B",
+        "tensors of the greatest moment of a step",
+        "plan.json:budget.memory_bytes",
+    ),
+)
+# What was planned from a budget -> what came of it; the loss by the law's metric.
+BUDGETED = {
+    "budget_tokens": "trained_tokens",
+    "budget_flops": "training_flops",
+    "budget_seconds": "seconds",
+    "budget_memory": "peak_memory",
+}
 # What was planned -> what came of it.
 PLANNED = {
     "planned_tokens": "trained_tokens",
@@ -305,5 +370,5 @@ PLANNED = {
 }
 # A difference would compare unlike things: the plan counts a step's tensors, the process holds much else.
 UNLIKE = ("planned_memory",)
-RULES = LOSS + COST + PLAN
+RULES = LOSS + COST + PLAN + BUDGET
 RULE_NAMES = tuple(dict.fromkeys(rule.name for rule in RULES))

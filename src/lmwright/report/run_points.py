@@ -50,6 +50,11 @@ def curves(directories: Sequence[Path], *, convention: Convention, metric: str =
     return _points(runs, [place for _, place in pairs], names, [False] * len(runs), convention, metric)
 
 
+def grid(directories: Sequence[Path]) -> list[Path]:
+    """Return the runs in or below the directories that are points: of a ladder its grid, unless one is named."""
+    return [one.path for one in find(directories) if one.path in directories or not _beside_the_grid(one.path)]
+
+
 def is_ladder(path: Path) -> bool:
     """Return whether `path` is the directory of a ladder."""
     return (path / LADDER).is_file()
@@ -60,10 +65,10 @@ def _read(directories: Sequence[Path], metric: str) -> list[RunContents]:
     if metric not in METRIC_KEYS:
         allowed = ", ".join(METRIC_KEYS)
         raise ConfigError(f"metric {metric!r}{closest(metric, METRIC_KEYS)}; runs are measured in {allowed}")
-    paths = [entry.path for entry in find(directories)]
-    runs = [read_run(path) for path in paths if path in directories or not _beside_the_grid(path)]
+    runs = [read_run(path) for path in grid(directories)]
     if not runs:
-        beside = f" but {len(paths)} trunks and sweeps of a ladder, which are no points" if paths else ""
+        count = len(find(directories))
+        beside = f" but {count} trunks and sweeps of a ladder, which are no points" if count else ""
         raise ConfigError(
             f"there is no run in {', '.join(map(str, directories))}{beside}; name directories of runs"
         )

@@ -161,9 +161,9 @@ def plan_rows(numbers: Mapping[str, Number]) -> list[PlanRow]:
     for planned_name, actual_name in PLANNED.items():
         planned, actual = numbers.get(planned_name), numbers.get(actual_name)
         if planned is not None:
-            difference = "–" if planned_name in UNLIKE else _difference(planned, actual)
+            off = "–" if planned_name in UNLIKE else difference(planned, actual)
             label = actual.label if actual is not None else planned.label
-            rows.append(PlanRow(label=label, planned=planned, actual=actual, difference=difference))
+            rows.append(PlanRow(label=label, planned=planned, actual=actual, difference=off))
     return rows
 
 
@@ -244,7 +244,8 @@ def flat(tree: Any) -> list[tuple[str, str]]:
     return [*rows[:MOST_ROWS], ("…", "more are not shown")] if len(rows) > MOST_ROWS else rows
 
 
-def _difference(planned: Number, actual: Number | None) -> str:
+def difference(planned: Number, actual: Number | None) -> str:
+    """Return by which share the actual number is off the planned one, in words."""
     if actual is None or not planned.value or not math.isfinite(planned.value):
         return "–"
     if math.isclose(actual.value, planned.value, rel_tol=1e-9):
