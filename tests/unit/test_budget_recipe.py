@@ -236,6 +236,22 @@ def test_settings_beside_the_budget_go_over_the_plan_and_are_said(corpus: Path, 
     assert "training.batch_size = 4, in place of" in lines
 
 
+def test_a_batch_that_is_given_moves_the_rate_and_keeps_the_tokens_of_the_warm_up(
+    large: Corpus, law: Path
+) -> None:
+    made = budget.plan("1e13", large, law=law, speed=SPEED)
+    chosen, steps = made.settings, 4 * made.settings.steps
+    assert chosen.batch_size >= 4
+    fewer = chosen.batch_size // 4
+    moved = budget.with_steps(made, fewer, fewer, steps, reason="by the test", speed=SPEED).settings
+    assert moved.learning_rate == pytest.approx(chosen.learning_rate * math.sqrt(fewer / chosen.batch_size))
+    assert moved.warmup_steps * fewer == pytest.approx(chosen.warmup_steps * chosen.batch_size, rel=0.1)
+    given = {"data": {"corpus": str(large.directory)}, "training": {"batch_size": fewer}}
+    tree = dial._settings(made, large, given)["training"]
+    assert tree["optimizer"]["lr"] == moved.learning_rate
+    assert tree["schedule"]["warmup_steps"] == moved.warmup_steps
+
+
 def test_steps_that_are_given_are_trained_and_foretold(corpus: Path, law: Path) -> None:
     given: dict[str, Any] = {
         "architecture": {"hidden_size": 32, "num_layers": 1},

@@ -23,6 +23,7 @@ from lmwright.recipes.memory_plan import MemoryPlan
 from lmwright.scaling.flops import flops_per_token
 from lmwright.scaling.planning import allocate, budget, hyper
 from lmwright.scaling.planning.hyper import Settings
+from lmwright.scaling.sweep import at_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +153,19 @@ def with_steps(
     reason: for the steps. speed: as it was measured.
     """
     tokens = steps * batch_size * made.length
-    reasons = {**made.reasons, "steps": reason}
+    reasons, rate = {**made.reasons, "steps": reason}, made.settings.learning_rate
     if batch_size != made.settings.batch_size:
         reasons["batch_size"] = "as given"
+        reasons["learning_rate"] += f"; from a batch of {made.settings.batch_size} to the given one likewise"
+        rate = at_batch(rate, made.settings.batch_size, batch_size)
     if micro_batch_size != made.micro_batch_size:
         reasons["micro_batch_size"] = "as given, or all of the batch"
     settings = replace(
-        made.settings, batch_size=batch_size, steps=steps, warmup_steps=budget_run.warmup_of(made.settings, steps)
+        made.settings,
+        batch_size=batch_size,
+        steps=steps,
+        learning_rate=rate,
+        warmup_steps=budget_run.warmup_of(made.settings, steps, batch_size),
     )
     return replace(
         made,

@@ -129,6 +129,7 @@ def tree(model: ModelConfig, chosen: Settings, micro: int, length: int, corpus: 
     }
 
 
-def warmup_of(chosen: Settings, steps: int) -> int:
-    """Return the warm-up of a run of so many steps."""
-    return min(chosen.warmup_steps, math.floor(hyper.WARMUP_SHARE * steps))
+def warmup_of(chosen: Settings, steps: int, batch_size: int) -> int:
+    """Return the warm-up of a run of so many steps and such a batch: as many tokens as were chosen, or a share."""
+    wanted = round(chosen.warmup_steps * chosen.batch_size / batch_size)
+    return min(wanted, math.floor(hyper.WARMUP_SHARE * steps))

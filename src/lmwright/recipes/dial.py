@@ -27,6 +27,7 @@ from lmwright.recipes.pretrain import Planned, Say
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.scaling.flops import flops_per_token
 from lmwright.scaling.planning.budget import parse
+from lmwright.scaling.sweep import at_batch
 from lmwright.train.checkpoint import State
 from lmwright.train.ranks import of_environment
 
@@ -187,9 +188,12 @@ def _settings(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> dic
     size = training.get("batch_size")
     if isinstance(size, int) and size > 0:
         tree["training"]["steps"] = max(1, plan.tokens // (size * plan.length))
+        rate = at_batch(plan.settings.learning_rate, plan.settings.batch_size, size)
+        tree["training"]["optimizer"] |= {"lr": rate} if tree["training"]["optimizer"] else {}
     steps = training.get("steps", tree["training"]["steps"])
     if isinstance(steps, int):
-        tree["training"]["schedule"]["warmup_steps"] = warmup_of(plan.settings, steps)
+        size = size if isinstance(size, int) and size > 0 else plan.settings.batch_size
+        tree["training"]["schedule"]["warmup_steps"] = warmup_of(plan.settings, steps, size)
     return merge(tree, given)
 
 
@@ -239,8 +243,9 @@ def _kept(
         f"evaluations of {reading:.2g} s; a tenth is kept for saving and for other work"
     )
     changed: dict[str, Any] = {"steps": steps}
-    if settings["training"]["schedule"].get("warmup_steps") == warmup_of(plan.settings, training.steps):
-        changed["schedule"] = {"warmup_steps": warmup_of(plan.settings, steps)}
+    size = training.batch_size
+    if settings["training"]["schedule"].get("warmup_steps") == warmup_of(plan.settings, training.steps, size):
+        changed["schedule"] = {"warmup_steps": warmup_of(plan.settings, steps, size)}
     if "eval_every" not in settings["training"] and evaluations:
         changed["eval_every"] = math.ceil(steps / evaluations)
     kept = budget.with_steps(plan, *sizes, steps, reason=reason, speed=reckoned)
