@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -169,34 +170,43 @@ def test_documents_of_a_batch_are_named_once(plans, tmp_path):
     assert all(": document " in name for name in names)
 
 
-@given(rows=st.integers(1, 40), streams=st.integers(1, 40), seed=st.integers(0, 2**40), epoch=st.integers(0, 9))
-def test_each_stream_reads_neighbouring_rows_one_a_step(rows, streams, seed, epoch):
-    """No row twice, none but fewer than a step's left out, and those at the ends."""
+@given(
+    rows=st.integers(1, 90),
+    streams=st.integers(1, 40),
+    stretch=st.integers(1, 20),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 9),
+)
+def test_each_stream_reads_neighbouring_rows_one_a_step_until_all_begin_anew(rows, streams, stretch, seed, epoch):
+    """No row twice; none left out but fewer than there are stretches, at the ends."""
     streams = min(rows, streams)
-    order = Streams(seed, rows, streams)
+    order = Streams(seed, rows, streams, stretch)
     steps = order.epoch(epoch).reshape(-1, streams)
-    assert order.size == steps.size > rows - streams
-    assert (np.diff(steps, axis=0) == 1).all()
-    read = steps.T.ravel()
+    goes_on = [order.continues(epoch * order.size + n * streams) for n in range(len(steps))]
+    laps = goes_on.count(False)
+    assert order.size == steps.size > rows - streams * laps
+    assert laps == 1 or order.steps >= stretch
+    assert order.steps < 2 * stretch  # or there would be a lap more
+    for number, (before, after) in enumerate(itertools.pairwise(steps)):
+        assert (after - before == 1).all() or not goes_on[number + 1]
+    read = np.sort(steps.ravel())
     assert (np.diff(read) == 1).all()
     assert 0 <= read[0] <= read[-1] < rows
-    assert [order.continues(epoch * order.size + n * streams) for n in range(len(steps))] == [
-        bool(n) for n in range(len(steps))
-    ]
 
 
 def test_every_row_is_read_in_one_epoch_or_another():
-    order = Streams(1, 11, 4)
+    order = Streams(1, 11, 4, 9)
     assert set(np.concatenate([order.epoch(number) for number in range(20)])) == set(range(11))
 
 
 def test_the_order_of_streams_does_not_change_between_versions():
-    assert Streams(1, 11, 4).epoch(0).tolist() == [3, 5, 7, 9, 4, 6, 8, 10]
-    assert Streams(1, 11, 4).epoch(1).tolist() == [2, 4, 6, 8, 3, 5, 7, 9]
+    assert Streams(1, 11, 4, 9).epoch(0).tolist() == [9, 3, 5, 7, 10, 4, 6, 8]
+    assert Streams(1, 13, 2, 3).epoch(1).tolist() == [9, 0, 10, 1, 11, 2, 3, 6, 4, 7, 5, 8]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_streams_are_the_same_for_any_ranks_and_resumes(plans, world_size):
+def test_streams_are_the_same_for_any_ranks_and_resumes(plans, world_size, monkeypatch):
+    monkeypatch.setattr("lmwright.data.loader.STRETCH", 16)  # two rows
     plan, found, goes_on = plans["blocks"], [], []
     state = Loader(plan, batch_size=4, seed=SEED, streams=True).state_dict()
     for _ in range(12):
@@ -212,9 +222,10 @@ def test_streams_are_the_same_for_any_ranks_and_resumes(plans, world_size):
         assert tuple(found[-4:]) == ranks[-1].last_rows()
         goes_on += {batch.continues for batch in batches}
         state = ranks[0].state_dict()
-    order = Streams(SEED, plan.num_sequences, 4)
+    order = Streams(SEED, plan.num_sequences, 4, 2)
+    assert order.laps > 1
     assert found == np.concatenate([order.epoch(number) for number in range(3)])[:48].tolist()
-    assert goes_on == [bool(number % (order.size // 4)) for number in range(12)]
+    assert goes_on == [bool(number % order.steps) for number in range(12)]
 
 
 def test_a_resume_with_other_streams_is_refused(plans):

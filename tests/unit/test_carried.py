@@ -119,7 +119,7 @@ class Twin(nn.Module):
             getattr(self.lstm, f"bias_hh_l{layer}").requires_grad_(False)
 
 
-def twin_losses(plan: BlockPlan) -> list[float]:
+def twin_losses(plan: BlockPlan, steps_of_a_lap: int = 4) -> list[float]:
     """Train torch's LSTM on the streams, read from the split token by token, with h and c detached."""
     twin = Twin()
     settings = adamw.Settings()
@@ -131,13 +131,12 @@ def twin_losses(plan: BlockPlan) -> list[float]:
         weight_decay=0.0,
     )
     loader, losses = Loader(plan, batch_size=ROWS, seed=3, streams=True), []
-    for epoch in range(3):
-        first = int(loader.order(epoch * 20, epoch * 20 + 1)[0])
-        state = None
-        for step in range(4 if epoch < 2 else STEPS - 8):
+    for lap in range(0, STEPS, steps_of_a_lap):
+        begins, state = loader.order(lap * ROWS, (lap + 1) * ROWS).tolist(), None
+        for step in range(min(steps_of_a_lap, STEPS - lap)):
             rows = []
-            for stream in range(ROWS):
-                at = (first + 4 * stream + step) * LENGTH
+            for begin in begins:
+                at = (begin + step) * LENGTH
                 rows.append(plan.split.read(at, at + LENGTH + 1))
             ids = torch.from_numpy(np.stack(rows).astype(np.int64))
             hidden, state = twin.lstm(twin.table(ids[:, :-1]), state)
@@ -150,8 +149,13 @@ def twin_losses(plan: BlockPlan) -> list[float]:
     return losses
 
 
-def test_it_trains_as_torch_s_lstm_over_the_same_streams(plan: BlockPlan) -> None:
-    assert Run(plan).trained().losses == pytest.approx(twin_losses(plan), rel=2e-5)
+@pytest.mark.parametrize(("stretch", "steps"), [(4096, 4), (16, 2)])
+def test_it_trains_as_torch_s_lstm_over_the_same_streams(
+    plan: BlockPlan, stretch: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose laps are an epoch, or half of one."""
+    monkeypatch.setattr("lmwright.data.loader.STRETCH", stretch)
+    assert Run(plan).trained().losses == pytest.approx(twin_losses(plan, steps), rel=2e-5)
 
 
 def test_it_is_not_training_from_zeros(plan: BlockPlan) -> None:

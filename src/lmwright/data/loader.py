@@ -7,8 +7,8 @@ before and after a resume, and across the end of an epoch. No random state exist
 
 Shuffled rows, the usual order, are all read once an epoch, the stream is the same for every batch size, too, and
 a step may straddle two epochs. Rows in streams give that up: there are as many streams as a step has rows, so
-another batch size is another order, which a resume refuses; no step straddles; and fewer rows than a step has are
-left out at the ends of an epoch, not always the same.
+another batch size is another order, which a resume refuses; no step straddles; and rows beyond whole stretches are
+left out of an epoch, not always the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmwright.data.batch import Batch
-from lmwright.data.order import Order, Shuffled, Streams
+from lmwright.data.order import STRETCH, Order, Shuffled, Streams
 from lmwright.data.pack import PackPlan, fingerprint
 from lmwright.errors import CheckpointError, ConfigError, DataError
 
@@ -56,8 +56,8 @@ class Loader:
         cursor: Cursor | None = None,
         streams: bool = False,
     ) -> None:
-        """batch_size: rows of a step, over all ranks. streams: row b of a step goes on where row b of the one
-        before ended, of a plan of contiguous blocks. Raises DataError if the plan has too few rows, ConfigError.
+        """batch_size: rows of a step, over all ranks. streams: of contiguous blocks, row b of a step comes after
+        row b of the one before, stretch by stretch (see `data.order`). Raises DataError for too few, ConfigError.
         """
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank}: must be from 0 to world size - 1 = {world_size - 1}")
@@ -84,8 +84,10 @@ class Loader:
         self.world_size = world_size
         self.cursor = cursor or Cursor()
         self.streams = streams
-        rows = plan.num_sequences
-        self._order: Order = Streams(seed, rows, batch_size) if streams else Shuffled(seed, rows)
+        self._order: Order = Shuffled(seed, plan.num_sequences)
+        if streams:
+            stretch = max(1, STRETCH // plan.context_length)
+            self._order = Streams(seed, plan.num_sequences, batch_size, stretch)
 
     @property
     def epoch(self) -> int:

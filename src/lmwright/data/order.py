@@ -2,9 +2,11 @@
 
 - shuffled: a permutation that depends on (seed, epoch, number of rows) and nothing else. Rows are sorted by a hash
   of their number (the SplitMix64 finaliser, Steele et al. 2014) under a key derived from (seed, epoch).
-- streams: as many stretches of neighbouring rows as a step has rows, read side by side, so that row b of a step
-  goes on where row b of the step before ended: for a model that takes its state along. The rows that
-  do not fill a last step, fewer than a step's, are left out, at one end or the other as (seed, epoch) has it.
+- streams: stretches of neighbouring rows, as many side by side as a step has rows, so that row b of a step goes on
+  where row b of the step before ended: for a model that takes its state along. All end at once, and the next ones
+  begin anew. Which come together is shuffled, and they are no longer than need be: neighbouring text step after
+  step is learnt worse than text from everywhere (docs/log.md). Rows beyond whole stretches, fewer than there are
+  stretches, are left out, at one end or the other as (seed, epoch) has it.
 
 It is plain 64-bit arithmetic, so no library version can change the order under a resumed run.
 """
@@ -20,6 +22,9 @@ from numpy.typing import NDArray
 
 from lmwright.seeds import derive
 
+# Tokens that a state is taken along at least, where the text has so many for each stream. LSTMs make use of some
+# 200 (Khandelwal et al. 2018, arXiv:1805.04623), and more at a stretch are learnt worse (docs/log.md).
+STRETCH = 1024
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -63,24 +68,38 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Streams:
-    """`streams` stretches of neighbouring rows, one row of each a step. count: rows of the plan."""
+    """Stretches of neighbouring rows, one row of each of `streams` a step.
+
+    count: rows of the plan, at least `streams`. stretch: rows of a stretch at least, where there are so many.
+    """
 
     seed: int
     count: int
     streams: int
+    stretch: int
+
+    @property
+    def laps(self) -> int:
+        """How many times in an epoch all streams begin anew."""
+        return max(1, self.count // (self.streams * self.stretch))
+
+    @property
+    def steps(self) -> int:
+        """Rows of a stretch, so steps of a lap."""
+        return self.count // (self.laps * self.streams)
 
     @property
     def size(self) -> int:
-        """Whole steps, so that none straddles two epochs."""
-        return self.count - self.count % self.streams
+        """Whole laps, so that no step straddles two epochs."""
+        return self.laps * self.steps * self.streams
 
     def epoch(self, number: int) -> NDArray[np.int64]:
-        """Return row t of each stretch, for each t."""
-        return stretches(self.seed, number, self.count, self.streams)
+        """Return, for each lap, row t of each of its stretches, for each t."""
+        return stretches(self, number)
 
     def continues(self, sample: int) -> bool:
-        """Return whether it is not the epoch's first: there all stretches start anew."""
-        return sample % self.size != 0
+        """Return whether it is not a lap's first: there all streams begin anew."""
+        return sample % (self.steps * self.streams) != 0
 
 
 @functools.lru_cache(maxsize=2)  # a step may straddle two epochs
@@ -94,11 +113,11 @@ def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 @functools.lru_cache(maxsize=2)
-def stretches(seed: int, epoch: int, count: int, streams: int) -> NDArray[np.int64]:
-    """Return row t of each of `streams` stretches of 0..count-1, for each t; read-only."""
-    size = count - count % streams
-    first = derive(seed, "streams", epoch) % (count - size + 1)
-    order = np.arange(first, first + size, dtype=np.int64).reshape(streams, -1).T.flatten()
+def stretches(of: Streams, epoch: int) -> NDArray[np.int64]:
+    """Return the rows of an epoch, read-only."""
+    first = derive(of.seed, "streams", epoch) % (of.count - of.size + 1)
+    begins = first + of.steps * permutation(of.seed, epoch, of.laps * of.streams)
+    order = (begins.reshape(of.laps, 1, of.streams) + np.arange(of.steps)[:, None]).ravel()
     order.setflags(write=False)
     return order
 

@@ -2,7 +2,7 @@
 
 Truncated backpropagation through time (Williams and Peng 1990; Mikolov et al. 2010): row b of a step goes on where
 row b of the step before ended, so the model reads each stream as one long text, and its gradient ends where the
-step begins. At the beginning of an epoch the streams start anew, with a state of zeros.
+step begins. Now and then all streams begin anew elsewhere (`data.order`), with a state of zeros.
 
 The state that an update makes is held apart until the update is: an update can be left at any moment, and made
 again. Each process has its own rows; in a checkpoint they are those of the whole batch, in order, so any number of
