@@ -10,9 +10,10 @@ import pytest
 from scaling_runs import PLANTED, planted, write_csv, write_run
 
 from lmwright.errors import ConfigError, DataError
-from lmwright.recipes.fit import choose_law, fit_law, gather, largest_rung
+from lmwright.recipes.fit import choose_law, fit_law, gather, gather_curves, largest_rung
 from lmwright.recipes.fit_json import as_json
 from lmwright.recipes.fit_words import lines
+from lmwright.report import scaling_figures
 from lmwright.report.law_tables import formula
 from lmwright.scaling import laws
 from lmwright.scaling.fit import fit
@@ -265,6 +266,16 @@ def test_curves_along_runs_are_read_where_no_run_has_several_points_and_doubted(
     assert any(line.startswith("warning: approach 1, envelope: its curves are") for line in lines(found))
     trunks = replace(ends, run=tuple(f"{n:g}" for n in ends.parameters))
     assert "validation losses along" not in "".join(fit_law(trunks, draws=0, curves=curves).approaches[0].notes)
+
+
+def test_what_a_notebook_does_gives_figures(tmp_path: Path) -> None:
+    """The words of the recipe's docstring, on a table of points."""
+    points = gather([write_csv(tmp_path / "points.csv", planted(0.005))], convention="chinchilla")
+    found = fit_law(points, curves=gather_curves([tmp_path / "points.csv"], points), draws=20)
+    assert "\n".join(lines(found)).startswith("law chinchilla")
+    for name, figure in scaling_figures.draw(found.fitted, found.points, found.frontier).items():
+        figure.savefig(tmp_path / f"{name}.png")
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"frontier", "residuals", "loss-against-data"}
 
 
 def test_regions_are_told_in_words_or_why_not() -> None:

@@ -102,11 +102,11 @@ def test_the_three_regions_are_shaded_where_they_meet_and_named() -> None:
     fitted = fit_law(rows, draws=0, hold_out="none").fitted
     for narrow in (False, True):
         [axes] = figures.data_figure(fitted, rows, narrow=narrow).axes
-        left, right = sorted(
-            patch.get_window_extent().transformed(axes.transData.inverted()).x1 for patch in axes.patches
-        )
-        assert left == pytest.approx(np.log10((40 / 6.0) ** (1 / 0.17)), abs=1e-6)
-        assert right == pytest.approx(axes.get_xlim()[1])
+        boxes = [patch.get_window_extent().transformed(axes.transData.inverted()) for patch in axes.patches]
+        small, floor = sorted((box.x0, box.x1) for box in boxes)
+        begin, end = (np.log10((40 / height) ** (1 / 0.17)) for height in (6.0, 1.5))
+        assert small == pytest.approx((axes.get_xlim()[0], begin), abs=1e-6)
+        assert floor == pytest.approx((end, axes.get_xlim()[1]), abs=1e-6)
         [dotted] = [line for line in axes.lines if line.get_linestyle() == ":"]
         wanted = np.log10(np.clip(40 * (10 ** dotted.get_xdata()) ** -0.17, 1.5, 6.0))
         assert dotted.get_ydata() == pytest.approx(wanted, abs=1e-6)
@@ -178,6 +178,7 @@ def test_equal_fits_give_equal_bytes(found: LawFit) -> None:
         (0, 2, [1, 10, 100]),
         (0, 1.5, [1, 3, 10, 30]),
         (math.log10(2), math.log10(5), [2, 3, 4, 5]),
+        (math.log10(5), math.log10(9.2), [5, 6, 7, 8, 9]),
         (18, 24.5, [1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 1e24]),
         (0, 13.5, [1, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12]),
     ],

@@ -140,7 +140,7 @@ def law_section(found: LawFit, *, name: str = "law", heading: str = "Scaling law
     if found.regions is not None:
         size, regions = found.regions
         paragraphs.append(
-            f"Loss against data at {size:.3g} parameters: {'; '.join(law_tables.region_lines(regions))}."
+            f"Loss against data at {tick(size)} parameters: {'; '.join(law_tables.region_lines(regions))}."
         )
     else:
         paragraphs.append(f"Regions of the loss against data are not told: {found.no_regions}.")
@@ -216,7 +216,7 @@ def _comparison(by: str, groups: dict[str, LawFit], found: Comparison | None, wh
         return LawSection(
             name="comparison", heading="Compared", paragraphs=(f"The groups are not compared: {why_not}.",)
         )
-    place = " and ".join(f"{value:.3g} {name}" for name, value in found.place.items())
+    place = " and ".join(f"{tick(value)} {name}" for name, value in found.place.items())
     drawn = block(
         "comparison",
         lambda **of: comparison_figure(groups, found, **of),

@@ -160,13 +160,13 @@ def comparison_rows(by: str, found: Comparison) -> Rows:
     """Return the table of a comparison, its heads first."""
     exponents = list(dict.fromkeys(name for row in found.rows for name in row.exponents))
     needs = list(dict.fromkeys(name for row in found.rows for name in row.needs))
-    heads = [by, *exponents, "loss", *(f"times the {name}" for name in needs)]
+    heads = [by, "loss", *(f"times the {name}" for name in needs), *exponents]
     cells = [
         [
             row.name,
-            *(_cell(row.exponents.get(name), ".4f") for name in exponents),
             _cell(row.loss, ".4f"),
             *("1" if row.name == found.best else _times(row.needs.get(name)) for name in needs),
+            *(_cell(row.exponents.get(name), ".4f") for name in exponents),
         ]
         for row in found.rows
     ]

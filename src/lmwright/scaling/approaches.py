@@ -14,7 +14,8 @@ import numpy as np
 
 from lmwright.errors import ConfigError
 from lmwright.scaling.fit import Fitted
-from lmwright.scaling.frontier import Frontier, estimate
+from lmwright.scaling.fit.bootstrap import percentiles
+from lmwright.scaling.frontier import Frontier, estimate, log_along
 from lmwright.scaling.frontier.parametric import of_fitted
 from lmwright.scaling.points import Points
 from lmwright.scaling.regions import REPEATED
@@ -82,8 +83,9 @@ def _of_law(fitted: Fitted) -> Approach:
 def _told(name: str, frontier: Frontier, notes: tuple[str, ...]) -> Approach:
     """Return the approach, without its frontier where its draws leave N* open."""
     if frontier.draws:
-        low, high = (float(np.log(end)) for end in frontier.band(frontier.largest)[0])
-        if not high - low <= math.log(WIDEST):
+        drawn_B1 = np.array([log_along(line, [frontier.largest])[0] for line in frontier.draws])
+        (low,), (high,) = percentiles(drawn_B1, frontier.level, max(1, frontier.runs - 1))
+        if high - low > math.log(WIDEST):
             why = (
                 "the points do not say how a budget is divided between parameters and tokens: at their largest "
                 f"compute, {frontier.largest:.3g} FLOPs, N* is known to a factor of 10^{(high - low) / LN_10:.0f}"

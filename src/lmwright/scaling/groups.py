@@ -23,7 +23,7 @@ import numpy as np
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
 from lmwright.scaling.fit.bootstrap import percentiles
-from lmwright.scaling.frontier import along
+from lmwright.scaling.frontier import log_along
 from lmwright.scaling.lawfit import LawFit, fit_law
 from lmwright.scaling.points import Floats, Points
 from lmwright.seeds import numpy_generator
@@ -186,8 +186,8 @@ def _frontier_losses(one: LawFit, flops: Floats) -> Floats:
     assert one.frontier is not None
     law, rows = laws.load(one.fitted.law), []
     for theta_P, line in zip(_thetas(one), (one.frontier.line, *one.frontier.draws), strict=True):
-        parameters, tokens = along(line, flops)
-        columns = {"parameters": np.log(parameters), "tokens": np.log(tokens), "unique_tokens": np.log(tokens)}
+        log_n, log_d = log_along(line, flops)
+        columns = {"parameters": log_n, "tokens": log_d, "unique_tokens": log_d}
         rows.append(law.log_loss(theta_P[None], {name: columns[name] for name in law.INPUTS})[0][0])
     return np.array(rows)
 

@@ -74,10 +74,15 @@ class Frontier:
         return float(low[0]), float(high[0])
 
     def band(self, flops: ArrayLike) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        """Return the lower and upper end of N*, then of D*, at budgets. Raises ConfigError without draws."""
-        drawn = [along(line, flops) for line in self.draws]
+        """Return the lower and upper end of N*, then of D*, at budgets. Raises ConfigError without draws.
+
+        An end beyond all numbers is infinite.
+        """
+        drawn = [log_along(line, flops) for line in self.draws]
         sides = [self._percentiles(np.array([pair[side] for pair in drawn])) for side in (0, 1)]
-        return sides[0], sides[1]
+        with np.errstate(over="ignore"):
+            (low_n, high_n), (low_d, high_d) = ((np.exp(low), np.exp(high)) for low, high in sides)
+        return (low_n, high_n), (low_d, high_d)
 
     def _percentiles(self, drawn_BR: Floats) -> tuple[Floats, Floats]:
         if not len(drawn_BR):
@@ -98,9 +103,15 @@ class Frontier:
 
 def along(line: Line, flops: ArrayLike) -> tuple[Floats, Floats]:
     """Return N* and D* of budgets on a line."""
+    log_n, log_d = log_along(line, flops)
+    return np.exp(log_n), np.exp(log_d)
+
+
+def log_along(line: Line, flops: ArrayLike) -> tuple[Floats, Floats]:
+    """Return ln N* and ln D* of budgets on a line."""
     ln_k, a, ln_k_tokens, b = line
     ln_c = np.log(np.asarray(flops, dtype=np.float64))
-    return np.exp(ln_k + a * ln_c), np.exp(ln_k_tokens + b * ln_c)
+    return ln_k + a * ln_c, ln_k_tokens + b * ln_c
 
 
 def through(flops: ArrayLike, parameters: ArrayLike, tokens: ArrayLike) -> Line:
