@@ -174,7 +174,9 @@ def _time(plan: BudgetPlan) -> str:
     if plan.speed is None:
         return f"{text} on {plan.budget.devices} x {plan.budget.device} at {plan.budget.mfu:.0%} of their peak"
     assumed = (
-        "" if plan.speed.measured else ", a share that is assumed and small models do not reach; see --measure"
+        ""
+        if plan.speed.measured
+        else "; the share is assumed, and small models do not reach it: see plan --measure"
     )
     return (
         f"{text} at {plan.speed.rate / 1e9:,.3g} GFLOP/s: {plan.speed.mfu:.1%} of {plan.speed.peak / 1e9:,.1f} "
