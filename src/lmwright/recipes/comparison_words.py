@@ -24,8 +24,10 @@ def lines(by: str, groups: Mapping[str, LawFit], found: Comparison | None, why_n
         return
     place = ", ".join(f"{name} {value:.4g}" for name, value in found.place.items())
     at = f"{place}{'' if found.flops is None else f' ({found.flops:.3g} FLOPs, 6ND)'}"
-    yield inert(f"compared at {at}, inside the ranges of all; times what {found.best} needs for its loss there,")
-    yield f"with {100 * found.level:g}% intervals of the laws"
+    yield inert(
+        f"compared at {at}, inside the ranges of all; times: how many times as much it takes for the loss of "
+        f"{found.best} there, {100 * found.level:g}% intervals"
+    )
     yield from table(comparison_rows(by, found))
     yield from (inert(f"warning: {warning}") for warning in found.warnings)
 
