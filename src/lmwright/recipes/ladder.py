@@ -110,6 +110,7 @@ def _train(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> di
     made = ladder_plan.trunks(asked, corpus, rules)
     runs = {run["path"]: run for trunk in made for run in describe(trunk)}
     record["runs"] = list(runs.values())
+    atomic_write_json(out / RECORD, record)
 
     def ended(path: str, loss: float) -> None:
         if path in runs:

@@ -161,7 +161,8 @@ def _optimum(scale: Scale, trials: list[Trial]) -> tuple[Best | None, list[str]]
         rate, at = math.exp(float(np.interp(over.log_place, log_batch, log_rate))), math.exp(over.log_place)
         return replace(best, learning_rate=rate, at=at, batch_tokens=at, loss=over.loss), notes
     if len(loss) > 1:
-        notes.append(f"its batch is refused: {over.problem.replace('place', 'batch')}")
+        problem = over.problem.replace("places", "batches").replace("place", "batch")
+        notes.append(f"its batch is refused: {problem}")
     return best, notes
 
 
