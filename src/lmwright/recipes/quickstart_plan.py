@@ -30,6 +30,7 @@ LADDER, LAW = "ladder", "law.json"
 # Of a run of so many steps; one of so many minutes follows from the law.
 ARCHITECTURE = {"family": "llama", "hidden_size": 256, "num_layers": 4, "tie_embeddings": True}
 BATCH = 16
+COMPILED = 10.0  # minutes of a run for which it is tried whether compiling pays; trying takes half of one
 LEAST = 1.2  # times the tokens of the shortest run that has a decay
 NO_FLOPS = 0.0
 
@@ -104,6 +105,8 @@ def plan(corpus: Corpus, out: Path, *, minutes: float | None, steps: int | None,
     if steps is not None:
         given["architecture"] = ARCHITECTURE
         given["training"] |= {"steps": steps, "batch_size": BATCH, "eval_every": max(1, steps // 4)}
+    if minutes is None or minutes < COMPILED:
+        given["training"]["compile"] = False
     text = None if minutes is None else f"{60 * minutes:.6g}s"
     return dial.dial(text, given, "quickstart", law=out / LAW, out=out, verify=True, say=say)
 
