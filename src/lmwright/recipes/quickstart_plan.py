@@ -24,6 +24,7 @@ from lmwright.runs import atomic_write_text
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.flops import Convention
 from lmwright.scaling.lawfit import fit_law
+from lmwright.scaling.planning import hyper
 
 Say = Callable[[str], None]
 LADDER, LAW = "ladder", "law.json"
@@ -104,6 +105,10 @@ def plan(corpus: Corpus, out: Path, *, minutes: float | None, steps: int | None,
     }
     if steps is not None:
         given["architecture"] = ARCHITECTURE
+        if steps < hyper.FEWEST_UPDATES:
+            say(
+                row("note", f"{steps} updates are too few for a law, which knows runs whose schedule had its time")
+            )
         given["training"] |= {"steps": steps, "batch_size": BATCH, "eval_every": max(1, steps // 4)}
     if minutes is None or minutes < COMPILED:
         given["training"]["compile"] = False
