@@ -81,6 +81,14 @@ def test_scaling_needs_rotary_positions():
         ModelConfig.gpt2(**SIZES, rope_scaling=RopeScaling(**SCALING))
 
 
+def test_weights_begin_with_small_inits_spread_unless_one_is_given():
+    sizes = {name: value for name, value in SIZES.items() if name not in ("hidden_size", "ffn_size")}
+    for width, spread in ((64, 0.0790569), (768, 0.0228218), (4096, 0.0098821)):
+        assert ModelConfig.llama(**sizes, hidden_size=width).initializer_range == pytest.approx(spread, rel=1e-5)
+    assert ModelConfig.gpt2(**sizes, hidden_size=64, initializer_range=0.02).initializer_range == 0.02
+    assert ModelConfig.of_family("lstm", **(sizes | {"num_heads": 1}), hidden_size=64).initializer_range == 1.0
+
+
 def test_presets_and_missing_sizes():
     assert ModelConfig.gpt2(**{**SIZES, "ffn_size": 128}) == ModelConfig.gpt2(
         **{name: value for name, value in SIZES.items() if name != "ffn_size"}

@@ -37,6 +37,7 @@ class Job:
     """One run to be trained. path: below OUT. after: the path of the run whose checkpoint it begins in.
 
     cost: the dearest of those that can begin is first. may_diverge: that its loss is infinite is an answer, too.
+    evaluated: on held-out text; else the loss is that of its last batch.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Job:
     after: str | None = None
     cost: float = 0.0
     may_diverge: bool = False
+    evaluated: bool = True
 
 
 def ladder(
@@ -192,10 +194,13 @@ def _jobs(trunk: Trunk, corpus: str, out: Path) -> Iterable[Job]:
         if before is None:
             settings = trunk.run_file(corpus, steps=end, schedule=trunk.steady(), rate=rate, evaluate=False)
             first = (settings, out / path)
-            yield Job(path=path, steps=end, function=ladder_job.begin, arguments=first, cost=cost)
+            piece = Job(path=path, steps=end, function=ladder_job.begin, arguments=first, cost=cost)
         else:
             longer = (out / before, trunk.piece(number - 1), out / path, end, trunk.steady(), False)
-            yield Job(path=path, steps=end, function=ladder_job.branch, arguments=longer, after=before, cost=cost)
+            piece = Job(
+                path=path, steps=end, function=ladder_job.branch, arguments=longer, after=before, cost=cost
+            )
+        yield replace(piece, evaluated=False)
         steps, run = trunk.steps(number), f"runs/{trunk.run_name(number)}"
         cooling = (out / path, end, out / run, steps, trunk.decaying(number), True)
         yield Job(path=run, steps=steps, function=ladder_job.branch, arguments=cooling, after=path)
@@ -223,7 +228,7 @@ def _do(
             return
         ended(job.path, loss)
         done.add(job.path)
-        tell(job, f"loss {loss:.4f}   {took}")
+        tell(job, f"loss {loss:.4f}{'' if job.evaluated else ' of its last batch'}   {took}")
 
     def fail(job: Job, message: str) -> None:
         failed[job.path] = message
