@@ -75,7 +75,9 @@ def test_a_run_file_is_the_planned_model_and_decays_to_nothing(corpus: Corpus) -
 
 
 def test_a_grid_with_right_angles_gives_each_size_the_same_tokens(corpus: Corpus) -> None:
-    made = ladder_plan.trunks(ask(corpus, tokens=4e4), corpus)
+    with pytest.raises(ConfigError, match=r"tokens = 40000 and tokens_per_parameter = 0\.05 both say how long"):
+        ask(corpus, tokens=4e4)
+    made = ladder_plan.trunks(ask(corpus, tokens=4e4, tokens_per_parameter=None), corpus)
     assert len({trunk.config for trunk in made}) == len(made) > 1
     for trunk in made:
         an_update = 5 * trunk.settings.batch_size * trunk.length  # the shortest run is a multiple of five
@@ -366,6 +368,7 @@ def test_an_unknown_place_to_run_is_refused_with_the_nearest() -> None:
         ("--out o --corpus c --sizes 1m --count 3", "give --sizes, or all of"),
         ("--out o --corpus c --smallest 1m --largest 2m", "give --sizes, or all of"),
         ("--out o --corpus c --sizes 1m,x", "'x' is no size"),
+        ("--out o --corpus c --sizes 1m --tokens many", "'many' is no size; give it as 250k"),
         ("--out o --corpus c --sizes 1m --seeds 1,-2", "give whole numbers"),
         ("--out o --resume --sizes 1m --lengths 2", "so sizes, lengths cannot go with it"),
         ("--out o --corpus c --sizes 1m --lengths 99", "lengths"),

@@ -13,7 +13,7 @@ UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return a number of parameters: 250k, 1.5m, 1b or 1500000."""
+    """Return a number of parameters or of tokens: 250k, 1.5m, 1b or 1500000."""
     if value is None:
         return None
     text = value.strip().lower()
@@ -23,7 +23,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     except ValueError:
         size = 0.0
     if not 1 <= size <= 1e13:
-        raise click.BadParameter(f"{value!r} is no size; give parameters as 250k, 1.5m or 1b", ctx, param)
+        raise click.BadParameter(f"{value!r} is no size; give it as 250k, 1.5m or 1b", ctx, param)
     return size
 
 
@@ -48,6 +48,7 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--largest", callback=_size, help="The last of --count sizes, each as many times the one before.")
 @click.option("--count", type=click.IntRange(min=2), help="Sizes from --smallest to --largest.")
 @click.option("--tokens-per-parameter", type=float, help="Of the shortest run of each size.  [default: 5]")
+@click.option("--tokens", callback=_size, help="In place of that: of the shortest run of all sizes, as 400k.")
 @click.option("--lengths", type=int, help="Runs of each size, each twice as long as the last.  [default: 3]")
 @click.option("--family", help="Architecture of all of them.  [default: llama]")
 @click.option("--context", "context_length", type=int, help="Tokens in a sequence.  [default: 256]")

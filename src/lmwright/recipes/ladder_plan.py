@@ -26,21 +26,22 @@ from lmwright.scaling.sweep import Swept
 FEWEST_UNITS = 4  # updates in the shortest decay
 MOST_WARMUP = 2  # units, of the four that every trunk has
 MOST_SIZES, MOST_LENGTHS, MOST_SEEDS = 20, 8, 10
+USUAL_RATIO = 5.0  # tokens for each parameter of the shortest runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
     """What can be asked for.
 
-    sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size; each of the
-    `lengths` has twice the tokens of the one before. tokens: in place of that, of the shortest run of all sizes
-    alike: a grid with right angles, which tells the terms of a law apart with less compute. seeds: each trains the
-    whole grid. sweep: at so many of the smallest sizes rate and batch are measured first.
+    sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size, None: 5; each
+    of the `lengths` has twice the tokens of the one before. tokens: in place of that, of the shortest run of all
+    sizes alike: a grid with right angles, which tells the terms of a law apart with less compute. seeds: each trains
+    the whole grid. sweep: at so many of the smallest sizes rate and batch are measured first.
     """
 
     corpus: str
     sizes: tuple[Annotated[float, Meta(gt=0)], ...]
-    tokens_per_parameter: Annotated[float, Meta(gt=0)] = 5.0
+    tokens_per_parameter: Annotated[float, Meta(gt=0)] | None = None
     tokens: Annotated[float, Meta(gt=0)] | None = None
     lengths: Annotated[int, Meta(ge=1, le=MOST_LENGTHS)] = 3
     family: str = "llama"
@@ -54,6 +55,15 @@ class Ladder:
             if not 1 <= len(given) <= most or len(set(given)) < len(given):
                 listed = ", ".join(f"{value:g}" for value in given) or "none"
                 raise ConfigError(f"ladder: {name} {listed}: must be 1 to {most}, each another one")
+        if self.tokens is not None and self.tokens_per_parameter is not None:
+            raise ConfigError(
+                f"ladder: tokens = {self.tokens:g} and tokens_per_parameter = {self.tokens_per_parameter:g} both say "
+                "how long the shortest runs are; give one"
+            )
+
+    def shortest(self, parameters: int) -> float:
+        """Return the tokens of the shortest run of a size."""
+        return self.tokens or (self.tokens_per_parameter or USUAL_RATIO) * parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,16 +211,15 @@ def _model(asked: Ladder, corpus: Corpus, size: float) -> ModelConfig:
 def _trunk(
     asked: Ladder, name: str, config: ModelConfig, size: float, seed: int, lengths: int, rules: Swept | None
 ) -> Trunk:
-    shortest = asked.tokens or asked.tokens_per_parameter * counted(config, asked.convention)
+    shortest = asked.shortest(counted(config, asked.convention))
     middle = shortest * 2 ** ((lengths - 1) // 2)
     length = asked.context_length
     settings = hyper.choose(config, middle, length, rules=rules)
     unit = round(shortest / (5 * settings.batch_size * length))
     if unit < FEWEST_UNITS:
         least = 5 * FEWEST_UNITS * settings.batch_size * length
-        given = "" if asked.tokens else f"{asked.tokens_per_parameter:g} tokens per parameter are "
         raise ConfigError(
-            f"ladder: {given}{shortest:,.0f} tokens for the size {label(size)}, fewer than the {least:,} of a run "
-            "with a decay; raise --tokens-per-parameter"
+            f"ladder: the shortest run of the size {label(size)} has {shortest:,.0f} tokens, fewer than the {least:,} "
+            "of a run with a decay; raise --tokens-per-parameter, or --tokens"
         )
     return Trunk(name=name, config=config, seed=seed, length=length, lengths=lengths, unit=unit, settings=settings)
