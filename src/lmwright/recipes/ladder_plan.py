@@ -33,10 +33,10 @@ USUAL_RATIO = 5.0  # tokens for each parameter of the shortest runs
 class Ladder:
     """What can be asked for.
 
-    sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size, None: 5; each
-    of the `lengths` has twice the tokens of the one before. tokens: in place of that, of the shortest run of all
-    sizes alike: a grid with right angles, which tells the terms of a law apart with less compute. seeds: each trains
-    the whole grid. sweep: at so many of the smallest sizes rate and batch are measured first.
+    sizes: parameters, counted by `convention`. tokens_per_parameter: of the shortest run of each size, None: 5;
+    each of the `lengths` has twice the tokens of the one before. tokens: in place of that, of the shortest run of
+    all sizes alike: a grid with right angles, which tells the terms of a law apart with less compute. seeds: each
+    trains the whole grid. sweep: at so many of the smallest sizes rate and batch are measured first.
     """
 
     corpus: str
@@ -57,8 +57,8 @@ class Ladder:
                 raise ConfigError(f"ladder: {name} {listed}: must be 1 to {most}, each another one")
         if self.tokens is not None and self.tokens_per_parameter is not None:
             raise ConfigError(
-                f"ladder: tokens = {self.tokens:g} and tokens_per_parameter = {self.tokens_per_parameter:g} both say "
-                "how long the shortest runs are; give one"
+                f"ladder: tokens = {self.tokens:g} and tokens_per_parameter = {self.tokens_per_parameter:g} both "
+                "say how long the shortest runs are; give one"
             )
 
     def shortest(self, parameters: int) -> float:
@@ -219,7 +219,7 @@ def _trunk(
     if unit < FEWEST_UNITS:
         least = 5 * FEWEST_UNITS * settings.batch_size * length
         raise ConfigError(
-            f"ladder: the shortest run of the size {label(size)} has {shortest:,.0f} tokens, fewer than the {least:,} "
-            "of a run with a decay; raise --tokens-per-parameter, or --tokens"
+            f"ladder: the shortest run of the size {label(size)} has {shortest:,.0f} tokens, fewer than the "
+            f"{least:,} of a run with a decay; raise --tokens-per-parameter, or --tokens"
         )
     return Trunk(name=name, config=config, seed=seed, length=length, lengths=lengths, unit=unit, settings=settings)
