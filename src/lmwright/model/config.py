@@ -212,7 +212,8 @@ def usual_ffn_size(hidden_size: int, ffn: str) -> int:
 def usual_spread(hidden_size: int) -> float:
     """Of the first weights: sqrt(2 / 5D) (SmallInit: Nguyen & Salazar 2019, arXiv:1910.05895).
 
-    At GPT-2's width that is 0.023, and GPT-2 took 0.02. 0.02 at any width starves narrow models: 96 wide, it cost 0.2 nats and half the rate (docs/log.md).
+    At GPT-2's width that is 0.023, and GPT-2 took 0.02. At any width 0.02 starves narrow models: 96 wide, it cost
+    0.2 nats and half the rate (docs/log.md).
     """
     return math.sqrt(2 / (5 * max(hidden_size, 1)))
 

@@ -2,9 +2,9 @@
 
 Step Law (Li et al. 2025, arXiv:2503.04715) was fitted from 60 million parameters on. Carried on below, its rate is
 two to three times too high from 30 thousand to 3 million, whatever the batch, as measured with AdamW on the Python
-standard library (docs/results/learning-rates.md); its batch is right. The power that meets its rate where its range
-begins fits what was measured to a factor of 1.35. Between 4 and 60 million nothing was measured: there the bend is
-an interpolation.
+standard library (docs/results/learning-rates.md); its batch is right. The power that meets its rate where its
+range begins fits what was measured to a factor of 1.35. Between 4 and 60 million nothing was measured: there the
+bend is an interpolation.
 """
 
 from __future__ import annotations
