@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from tiny_runs import make_corpus, weights
 
 from lmwright.cli import main as cli
@@ -15,20 +14,19 @@ from lmwright.recipes.pretrain import pretrain
 from lmwright.report import run_points
 
 
-@pytest.mark.slow
-def test_each_run_is_the_run_of_its_own_length_and_a_point_of_a_law(tmp_path: Path) -> None:
+def test_the_run_of_a_lengthened_trunk_is_the_run_of_its_own_length(tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path), tmp_path / "out"
-    words = ["--family", "lstm", "--sizes", "35k,110k", "--lengths", "1", "--context", "32"]
-    more = ["--tokens-per-parameter", "0.05", "--sweep", "0", "--workers", "2"]
+    words = ["--family", "lstm", "--sizes", "35k", "--lengths", "2", "--context", "32"]
+    more = ["--tokens-per-parameter", "0.05", "--sweep", "0"]
     assert cli.run(["ladder", "--corpus", str(corpus), "--out", str(out), *words, *more]) == 0
     asked = asked_before(out)
-    trunk = ladder_plan.trunks(asked, Corpus.open(corpus))[0]
-    rate, schedule = trunk.settings.learning_rate, trunk.decaying(0)
-    whole = trunk.run_file(asked.corpus, steps=trunk.steps(0), schedule=schedule, rate=rate)
+    [trunk] = ladder_plan.trunks(asked, Corpus.open(corpus))
+    rate, schedule = trunk.settings.learning_rate, trunk.decaying(1)
+    whole = trunk.run_file(asked.corpus, steps=trunk.steps(1), schedule=schedule, rate=rate)
     pretrain(whole, tmp_path / "whole", where="test", say=lambda text: None)
-    found = weights(out / "runs" / trunk.run_name(0))
+    found = weights(out / "runs" / trunk.run_name(1))
     assert "state/carried.safetensors" in found
     assert found == weights(tmp_path / "whole")
     points = run_points.measured([out / "runs"], convention="chinchilla")
     assert points.finished.all()
-    assert len(points.loss) == 2
+    assert list(points.tokens) == [trunk.tokens(0), trunk.tokens(1)]

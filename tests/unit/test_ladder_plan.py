@@ -368,6 +368,8 @@ def test_an_unknown_place_to_run_is_refused_with_the_nearest() -> None:
         ("--out o --corpus c --sizes 1m --count 3", "give --sizes, or all of"),
         ("--out o --corpus c --smallest 1m --largest 2m", "give --sizes, or all of"),
         ("--out o --corpus c --sizes 1m,x", "'x' is no size"),
+        ("--out o --corpus c --sizes 1m --sweep 2", "sweep = 2, more than its 1 sizes"),
+        ("--corpus c --sizes 1m --on the-moon --dry-run", "'the-moon' is not one of"),
         ("--out o --corpus c --sizes 1m --tokens many", "'many' is no size; give it as 250k"),
         ("--out o --corpus c --sizes 1m --seeds 1,-2", "give whole numbers"),
         ("--out o --resume --sizes 1m --lengths 2", "so sizes, lengths cannot go with it"),

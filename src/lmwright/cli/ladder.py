@@ -68,11 +68,9 @@ def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Runs at a time, one thread each.",
 )
 @click.option(
-    "--on",
-    default="processes",
-    show_default=True,
-    help="Where they run: processes or ray (RAY_ADDRESS, or local).",
-)
+    "--on", type=click.Choice(["processes", "ray"]), default="processes", show_default=True,
+    help="Where they run: here, or on a Ray cluster (RAY_ADDRESS, or a local one).",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the ladder in --out, with its own settings.")
 @click.option("--dry-run", is_flag=True, help="Print every run and what all cost; write nothing.")
 def command(

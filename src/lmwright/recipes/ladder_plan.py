@@ -55,6 +55,8 @@ class Ladder:
             if not 1 <= len(given) <= most or len(set(given)) < len(given):
                 listed = ", ".join(f"{value:g}" for value in given) or "none"
                 raise ConfigError(f"ladder: {name} {listed}: must be 1 to {most}, each another one")
+        if self.sweep > len(self.sizes):
+            raise ConfigError(f"ladder: sweep = {self.sweep}, more than its {len(self.sizes)} sizes")
         if self.tokens is not None and self.tokens_per_parameter is not None:
             raise ConfigError(
                 f"ladder: tokens = {self.tokens:g} and tokens_per_parameter = {self.tokens_per_parameter:g} both "
