@@ -513,6 +513,23 @@ def test_a_fit_is_saved_and_read_to_the_bit():
     assert dict(zip(saved["coordinates"], saved["theta"], strict=True))["ln_B"] == fitted.theta[1]
 
 
+def test_a_fit_knows_what_its_points_were_of():
+    of = {
+        "family": ["lstm", "", "llama", "lstm"] * 10,
+        "domain": ["law", ""] * 20,
+        "context": [1024, 0] * 19 + [0, 512],
+    }
+    fitted = fit("chinchilla", ladder(0.003, **of), draws=0)
+    assert (fitted.families, fitted.domains, fitted.contexts) == (("llama", "lstm"), ("law",), (512, 1024))
+    assert Fitted.from_json(fitted.to_json(), "fit.json") == fitted
+    older = {
+        key: value
+        for key, value in json.loads(fitted.to_json()).items()
+        if key not in ("families", "domains", "contexts")
+    }
+    assert Fitted.from_json(json.dumps(older), "fit.json").families == ()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

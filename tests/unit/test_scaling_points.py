@@ -82,6 +82,9 @@ def test_runs_are_clusters_in_order_of_appearance():
         ({"loss": [4.0, 1e-300, 3.0]}, "loss 1e-300 in row 2"),
         ({"parameters": [1e300, 1e6, 1e6], "tokens": [1e300, 1e8, 1e8]}, r"parameters 1e\+300 in row 1"),
         ({"family": ["llama"]}, "3 rows, but 1 values of family"),
+        ({"context": [512, 512]}, "context must be a whole number of tokens for each of 3 points"),
+        ({"context": [512, 0.5, 512]}, "context must be a whole number"),
+        ({"context": [512, -1, float("nan")]}, "context must be a whole number"),
     ],
 )
 def test_columns_that_are_none_are_refused(changes, message):
@@ -143,6 +146,8 @@ def test_convention_and_metric_of_a_table_are_one_and_agree_with_the_callers(tmp
         ("N,D,loss,finished\n1e6,1e8,3,maybe\n", ":2: finished 'maybe'"),
         ("N,D,loss\n1e6,1e8,1e300\n", r":2: loss '1e300'; must be positive and finite, from 1e-12 to 1e\+12"),
         ("N,D,loss\n1e6,1e8,1e-300\n", ":2: loss '1e-300'"),
+        ("N,D,loss,context\n1e6,1e8,3,5e2\n", ":2: context '5e2'; must be a whole number of tokens"),
+        ("N,D,loss,context\n1e6,1e8,3," + 5000 * "0" + "\n", ":2: context '0"),
         ('N,D,loss\n1e6,1e8,"3\n', "no comma-separated table"),
     ],
 )
@@ -179,3 +184,11 @@ def test_labels_go_with_their_rows(tmp_path):
     )
     assert (read.family, read.domain) == (("lstm", ""), ("code", "law"))
     assert some().family == ("", "", "")
+
+
+def test_contexts_go_with_their_rows_and_need_not_be_known(tmp_path):
+    points = some(context=[512, 0, 1024])
+    assert points.take([2, 1]).context.tolist() == [1024, 0]
+    assert join([points, some()]).context.tolist() == [512, 0, 1024, 0, 0, 0]
+    read = read_csv(write(tmp_path, "N,D,loss,context\n1e6,1e8,4,512\n2e6,2e8,3,0\n"), convention="kaplan")
+    assert read.context.tolist() == [512, 0]

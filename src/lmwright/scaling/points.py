@@ -3,8 +3,8 @@
 A point belongs to a run: points of one run share its data order, its seed and its trunk, so they are not
 independent, and what resamples points resamples runs. The convention by which parameters are counted and the
 metric of the loss go with the points: a law of one is wrong for the other. So may the architecture's family and
-the domain of the text, for a law of one family or domain says nothing of another. Knows nothing of run
-directories.
+the domain of the text, for a law of one family or domain says nothing of another, and the length of context that
+the loss is of. Knows nothing of run directories.
 """
 
 # R rows (points)
@@ -27,11 +27,14 @@ from lmwright.scaling.flops import Convention
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 
 NUMBERS = ("parameters", "tokens", "loss", "unique_tokens", "flops")
 LABELS = ("family", "domain")
+MARKS = ("finished", "context")
 LIMITS = {"loss": (1e-12, 1e12)}  # beyond, whatever was measured was no loss
 LEAST, MOST = 1e-6, 1e60  # of the other columns
+MOST_CONTEXT = 10**12 - 1
 ALIASES = {
     **{"n": "parameters", "params": "parameters", "d": "tokens", "c": "flops", "u": "unique_tokens"},
     **{"val_loss": "loss", "validation_loss": "loss"},
@@ -47,7 +50,8 @@ class Points:
     parameters: N, counted by `convention`. tokens: D, trained on, repeats included. loss: in `metric`.
     unique_tokens: U, distinct ones among D (D itself where nothing repeats). flops: C of the training.
     run: the run, or the trunk, that each point comes from. finished: its schedule ran to its end. family: of the
-    architecture; domain: of the text; empty where it is not said.
+    architecture; domain: of the text; empty where it is not said. context: tokens in a sequence, 0 where it is
+    not said.
     """
 
     parameters: Floats
@@ -59,6 +63,7 @@ class Points:
     finished: Bools
     family: tuple[str, ...]
     domain: tuple[str, ...]
+    context: Counts
     convention: Convention
     metric: str
 
@@ -76,13 +81,14 @@ class Points:
         finished: ArrayLike | None = None,
         family: Sequence[str] | None = None,
         domain: Sequence[str] | None = None,
+        context: ArrayLike | None = None,
         metric: str = "nats/token",
     ) -> Points:
         """Check columns and fill in what is left out.
 
         Left out, unique_tokens are the tokens, flops are 6ND, each row is its own run, all are finished, and
-        labels are empty. Raises ConfigError for columns of different lengths, numbers that cannot be what they
-        should be, more unique tokens than tokens, or an unknown convention.
+        labels are empty, contexts 0. Raises ConfigError for columns of different lengths, numbers that cannot be
+        what they should be, more unique tokens than tokens, or an unknown convention.
         """
         _check_convention(convention)
         given = {"parameters": parameters, "tokens": tokens, "loss": loss}
@@ -101,15 +107,14 @@ class Points:
         runs = tuple(f"row {row + 1}" for row in range(rows)) if run is None else tuple(run)
         if len(runs) != rows or done.shape != (rows,):
             raise ConfigError(f"points: {rows} rows, but {len(runs)} runs and {done.size} marks of finished ones")
-        labels = {"family": tuple(family or ("",) * rows), "domain": tuple(domain or ("",) * rows)}
+        labels: dict[str, Any] = {"family": tuple(family or ("",) * rows), "domain": tuple(domain or ("",) * rows)}
         for name, label in labels.items():
             if len(label) != rows:
                 raise ConfigError(f"points: {rows} rows, but {len(label)} values of {name}")
-        done.setflags(write=False)
-        for column in columns.values():
+        everything: dict[str, Any] = {**columns, "finished": done, "context": _contexts(context, rows)}
+        for column in everything.values():
             column.setflags(write=False)
-        everything: dict[str, Any] = {**columns, **labels}
-        return cls(**everything, run=runs, finished=done, convention=convention, metric=metric)
+        return cls(**everything, **labels, run=runs, convention=convention, metric=metric)
 
     def __len__(self) -> int:
         return len(self.run)
@@ -119,7 +124,7 @@ class Points:
         index = np.arange(len(self))[np.asarray(rows)]
         if not index.size:
             raise ConfigError("points: no row is left of the choice")
-        columns = {name: getattr(self, name)[index] for name in (*NUMBERS, "finished")}
+        columns = {name: getattr(self, name)[index] for name in (*NUMBERS, *MARKS)}
         for column in columns.values():
             column.setflags(write=False)
         words = {name: tuple(getattr(self, name)[row] for row in index) for name in ("run", *LABELS)}
@@ -159,7 +164,7 @@ def join(parts: Sequence[Points]) -> Points:
         kinds = list(dict.fromkeys(str(getattr(part, what)) for part in parts))
         if len(kinds) > 1:
             raise ConfigError(f"points: mixed {what}s ({', '.join(kinds)}); a law holds for one, fit them apart")
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*NUMBERS, "finished")}
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*NUMBERS, *MARKS)}
     words = {name: [word for part in parts for word in getattr(part, name)] for name in ("run", *LABELS)}
     given: dict[str, Any] = {**columns, **words}
     return Points.of(**given, convention=parts[0].convention, metric=parts[0].metric)
@@ -169,7 +174,7 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
     """Read points from a comma-separated file with a header.
 
     Columns: parameters (or N, params), tokens (D), loss (val_loss); optional: unique_tokens (U), flops (C), run,
-    finished, family, domain, convention, metric. Other columns are refused, not skipped. `convention` and
+    finished, family, domain, context, convention, metric. Other columns are refused, not skipped. `convention` and
     `metric` say what a file without such a column holds. Raises DataError with path:line for a value that is
     none, ConfigError where convention or metric is missing, mixed, or contradicts the file's.
     """
@@ -184,6 +189,7 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
         if name in columns
     }
     finished = [_truth(row["finished"], f"{path}:{line}") for line, row in rows] if "finished" in columns else None
+    context = [_length(row["context"], f"{path}:{line}") for line, row in rows] if "context" in columns else None
     stated = _one_of(columns.get("convention"), convention, "convention", path)
     if stated is None:
         allowed = ", ".join(get_args(Convention))
@@ -195,6 +201,7 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
         finished=finished,
         family=columns.get("family"),
         domain=columns.get("domain"),
+        context=context,
         convention=_convention(stated),
         metric=str(kind),
     )
@@ -229,7 +236,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 def _name(cell: str, path: Path) -> str:
     name = cell.strip().lower()
     name = ALIASES.get(name, name)
-    allowed = (*NUMBERS, "run", "finished", *LABELS, "convention", "metric")
+    allowed = (*NUMBERS, "run", *MARKS, *LABELS, "convention", "metric")
     if name not in allowed:
         raise DataError(f"{path}:1: column {cell!r}{closest(name, allowed)}; allowed: {', '.join(allowed)}")
     return name
@@ -244,6 +251,12 @@ def _number(cell: str, where: str, name: str) -> float:
     if not low <= value <= high:
         raise DataError(f"{where}: {name} {cell!r}; must be positive and finite, from {low:g} to {high:g}")
     return value
+
+
+def _length(cell: str, where: str) -> int:
+    if not (cell.isascii() and cell.isdigit() and len(cell) <= len(str(MOST_CONTEXT))):
+        raise DataError(f"{where}: context {cell!r}; must be a whole number of tokens, 0 where it is not known")
+    return int(cell)
 
 
 def _truth(cell: str, where: str) -> bool:
@@ -285,6 +298,17 @@ def _check_numbers(name: str, column: Floats, rows: int) -> None:
         raise ConfigError(
             f"points: {name} {column[row]} in row {row + 1}; must be positive and finite, from {low:g} to {high:g}"
         )
+
+
+def _contexts(given: ArrayLike | None, rows: int) -> Counts:
+    length = np.array(np.zeros(rows) if given is None else given, ndmin=1)
+    if length.shape != (rows,) or not np.all(
+        (length >= 0) & (length <= MOST_CONTEXT) & (length == np.floor(length))
+    ):
+        raise ConfigError(
+            f"points: context must be a whole number of tokens for each of {rows} points, 0 where it is not known"
+        )
+    return length.astype(np.int64)
 
 
 def logs_of(columns: Mapping[str, ArrayLike]) -> dict[str, Floats]:

@@ -71,6 +71,9 @@ def fit(
         draws=tuple(map(tuple, drawn_BP.tolist())),
         largest=checks.largest(used, module.INPUTS),
         least_loss=least_loss,
+        families=tuple(sorted(set(used.family) - {""})),
+        domains=tuple(sorted(set(used.domain) - {""})),
+        contexts=tuple(sorted(set(used.context.tolist()) - {0})),
         warnings=(
             *left_out,
             *checks.constant(used, module.INPUTS),

@@ -50,7 +50,8 @@ class Fitted:
     `followed` starts, the best of `starts`, ended within AGREEMENT of it. profile: intervals of the coordinates at
     `level`. draws: coordinates of each bootstrap draw. scale: robust standard deviation of a point's ln L;
     design_effect: by how much its runs correlate the points. freedom: degrees of freedom of the bootstrap.
-    largest: what was fitted at most, of each input.
+    largest: what was fitted at most, of each input. families, domains, contexts: what the points were of, sorted,
+    without those that do not say.
     """
 
     law: str
@@ -74,6 +75,9 @@ class Fitted:
     largest: dict[str, float]
     least_loss: float
     warnings: tuple[str, ...]
+    families: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    contexts: tuple[int, ...] = ()
 
     def natural(self) -> dict[str, float]:
         """Return the numbers that papers print. Print them with `interval`."""
