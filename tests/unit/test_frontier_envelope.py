@@ -7,7 +7,7 @@ import pytest
 
 from lmwright.errors import ConfigError
 from lmwright.scaling.frontier import along, estimate
-from lmwright.scaling.points import Points
+from lmwright.scaling.points import Points, join
 
 
 def curves(ends: dict[float, float], *, order: int = 1, **given: object) -> Points:
@@ -93,3 +93,12 @@ def test_curves_that_do_not_lie_beside_each_other_tell_no_best_size():
     )
     with pytest.raises(ConfigError, match="fewer than two are the best between others"):
         estimate("envelope", points, draws=0)
+
+
+@pytest.mark.parametrize("last", SIZES[1:-1])
+def test_where_no_run_is_a_curve_no_size_wins(last):
+    """A single point at the least C: none is the best there, whichever is listed last."""
+    plain = curves(dict.fromkeys([*(n for n in SIZES if n != last), last], 60.0))
+    alone = Points.of([1e5], [1e5], [3.0], run=["alone"], convention="chinchilla")
+    found = estimate("envelope", join([plain, alone]), draws=0)
+    assert [optimum.parameters for optimum in found.budgets] == pytest.approx(SIZES[1:-1])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scaling_runs import planted
 
-from lmwright.recipes.fit import LawFit, fit_law
 from lmwright.report import scaling_drawing
 from lmwright.report import scaling_figures as figures
 from lmwright.report.svg import svg_text
 from lmwright.scaling import laws
+from lmwright.scaling.lawfit import LawFit, fit_law
 from lmwright.scaling.laws.data_constrained import effective_tokens, from_natural
 from lmwright.scaling.points import Points
 

@@ -77,6 +77,7 @@ def command(
     from lmwright.recipes import fit, fit_json, fit_words
     from lmwright.report import scaling_figures
     from lmwright.runs import atomic_write_text
+    from lmwright.scaling.lawfit import fit_law
     from lmwright.scaling.published import points as published_points
 
     fit.refuse_place(out, force=force)
@@ -91,7 +92,7 @@ def command(
     if by is not None:
         _compare(points, by, figures, as_json, settings)
         return
-    found = fit.fit_law(points, **settings)
+    found = fit_law(points, **settings)
     places = []
     if out is not None:
         atomic_write_text(out, found.fitted.to_json() + "\n")

@@ -23,13 +23,7 @@ from lmwright.report import run_points
 from lmwright.runs import refuse_existing_file
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.flops import Convention
-from lmwright.scaling.lawfit import Budget, HeldOut, HoldOut, LawFit, choose_law, fit_law, largest_rung
 from lmwright.scaling.points import Points, join, read_csv
-
-__all__ = [
-    "Budget", "HeldOut", "HoldOut", "LawFit", "choose_law", "fit_law", "gather", "gather_curves", "largest_rung",
-    "refuse_place",
-]  # fmt: skip
 
 
 def gather(sources: Sequence[Path], *, convention: Convention | None = None, metric: str | None = None) -> Points:

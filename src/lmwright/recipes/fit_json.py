@@ -10,7 +10,7 @@ from lmwright.report.law_tables import formula, warnings
 from lmwright.scaling.approaches import Approach
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.frontier import Frontier
-from lmwright.scaling.lawfit import Budget, HeldOut, LawFit
+from lmwright.scaling.lawfit import BestUse, HeldOut, LawFit
 
 
 def as_json(found: LawFit) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _regions_json(found: LawFit) -> dict[str, Any] | None:
     return {"parameters": size, **dataclasses.asdict(regions)}
 
 
-def _budget_json(budget: Budget) -> dict[str, Any]:
+def _budget_json(budget: BestUse) -> dict[str, Any]:
     names = ("parameters", "tokens", "loss")
     pairs = {name: (getattr(budget, name), getattr(budget, f"{name}_interval")) for name in names}
     return {

@@ -39,21 +39,22 @@ from lmwright.runs import atomic_write_text, refuse_existing_file
 from lmwright.scaling import regions
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.fit.bootstrap import percentiles
+from lmwright.scaling.fit.checks import TRUSTED
 from lmwright.scaling.frontier import Frontier
+from lmwright.scaling.frontier.isoflop import valleys
 from lmwright.scaling.laws.data_constrained import effective_tokens
 from lmwright.scaling.points import Points
 from lmwright.scaling.regions import REPEATED, Regions
-from lmwright.scaling.valley import bottom
+from lmwright.scaling.valley import Valley
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURES = ("frontier", "isoflop", "residuals", "loss-against-data", "repeats")
-BEYOND = 30.0  # times the largest compute: how far the frontier is drawn
 DRAWN = 120  # places of a curve
-BUDGET = 1.22  # points within this of each other are of one budget
 MOST = len(SERIES)
+SIZES = 3  # of which a budget has a valley
 LOWEST = 0.4  # of the least loss: how low E may lie to be drawn
 SAME = 0.02  # of ln N and ln U: points of one model and one corpus
 LETTER = 0.52  # width of a letter by its height, about
@@ -69,7 +70,7 @@ def frontier_figure(
         return None
     figure, (sizes, losses) = canvas(2, height=560 if narrow else 320, narrow=narrow)
     measured = 6 * points.parameters * points.tokens
-    flops = np.geomspace(measured.min(), BEYOND * measured.max(), DRAWN)
+    flops = np.geomspace(measured.min(), TRUSTED * measured.max(), DRAWN)
     best, budget = frontier.parameters(flops), frontier.tokens(flops)
     scatter(sizes, measured, points.parameters)
     if frontier.draws:
@@ -87,16 +88,19 @@ def frontier_figure(
 
 @own_settings()
 def isoflop_figure(fitted: Fitted, points: Points, *, narrow: bool = False) -> Figure | None:
-    """Loss against N at equal FLOPs: points, the law along each budget, and the bottom of each valley."""
-    new_R = points.tokens <= REPEATED * points.unique_tokens  # repeats would be another valley
+    """Loss against N at equal FLOPs: points, the law along each budget, and the bottom of each valley.
+
+    Budgets and bottoms are those of approach 2, which reads finished points that do not repeat their data.
+    """
+    new_R = (points.tokens <= REPEATED * points.unique_tokens) & points.finished
     points = points.take(new_R) if new_R.any() else points
-    found = list(_budgets(points))
+    found = _fullest(points)
     if not found or "parameters" not in inputs_of(fitted):
         return None
     height, labels = 320 if narrow else 400, []
     figure, (axes,) = canvas(1, height=height, narrow=narrow)
     reads_tokens = {"parameters", "tokens"} <= set(inputs_of(fitted))
-    for color, rows in zip(SERIES, found, strict=False):
+    for color, (rows, valley) in zip(SERIES, found, strict=False):
         part = points.take(rows)
         scatter(axes, part.parameters, part.loss, color=color, alpha=0.9)
         if reads_tokens:
@@ -105,7 +109,6 @@ def isoflop_figure(fitted: Fitted, points: Points, *, narrow: bool = False) -> F
             tokens = product / sizes
             columns = {"parameters": sizes, "tokens": tokens, "unique_tokens": tokens}
             draw_law(axes, fitted, columns, sizes, color=color, banded=False)
-        valley = bottom(part.log("parameters"), part.loss)
         if valley.problem is None:
             scatter(axes, np.exp([valley.log_place]), np.array([valley.loss]), color=INK, alpha=1, marker="x")
         middle = float(np.exp(part.log("flops").mean()))
@@ -254,19 +257,12 @@ def _shade(axes: Axes, found: Regions, width: float) -> None:
             )  # fmt: skip
 
 
-def _budgets(points: Points) -> Iterator[np.ndarray]:
-    """Yield the rows of the fullest budgets, smallest first: points of nearly one C, of four sizes or more."""
-    log_c, left = points.log("flops"), np.ones(len(points), dtype=np.bool_)
-    found: list[np.ndarray] = []
-    while len(found) < MOST:
-        inside = left & (log_c >= log_c[:, None]) & (log_c <= log_c[:, None] + math.log(BUDGET))
-        sizes = [len(np.unique(points.parameters[row])) if left[at] else 0 for at, row in enumerate(inside)]
-        if max(sizes) < 4:
-            break
-        rows = np.flatnonzero(inside[int(np.argmax(sizes))])
-        found.append(rows)
-        left[rows] = False
-    yield from sorted(found, key=lambda rows: float(log_c[rows[0]]))
+def _fullest(points: Points) -> list[tuple[np.ndarray, Valley]]:
+    """Return rows and valley of the budgets, smallest first; where there are too many, of those of most sizes."""
+    found = valleys(points)
+    sizes = [len(np.unique(points.parameters[rows])) for rows, _ in found]
+    kept = sorted((place for place, count in enumerate(sizes) if count >= SIZES), key=sizes.__getitem__)[-MOST:]
+    return [found[place] for place in sorted(kept)]
 
 
 def _sizes(points: Points) -> Iterator[np.ndarray]:

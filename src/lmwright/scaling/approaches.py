@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from lmwright.errors import ConfigError
 from lmwright.scaling.fit import Fitted
-from lmwright.scaling.fit.bootstrap import percentiles
-from lmwright.scaling.frontier import Frontier, estimate, log_along
+from lmwright.scaling.frontier import Frontier, estimate
 from lmwright.scaling.frontier.parametric import of_fitted
 from lmwright.scaling.points import Points
 from lmwright.scaling.regions import REPEATED
@@ -39,7 +36,7 @@ class Approach:
 
     @property
     def number(self) -> int:
-        """Of the paper."""
+        """Its number in the paper."""
         return NUMBERS[self.name]
 
 
@@ -59,7 +56,7 @@ def approaches(
     if curves is not None and len(set(points.run)) == len(points):
         read["envelope"] = curves, (ALONG_RUNS,)
     found = [_estimated(name, *parts, draws, seed) for name, parts in read.items()]
-    return (*found, _of_law(fitted))
+    return (*found, of_law(fitted))
 
 
 def _estimated(name: str, points: Points | None, notes: tuple[str, ...], draws: int, seed: int) -> Approach:
@@ -72,7 +69,7 @@ def _estimated(name: str, points: Points | None, notes: tuple[str, ...], draws: 
     return _told(name, frontier, (*notes, *frontier.warnings))
 
 
-def _of_law(fitted: Fitted) -> Approach:
+def of_law(fitted: Fitted) -> Approach:
     """Approach 3; the warnings of the fit stand with the fit."""
     try:
         return _told("parametric", of_fitted(fitted), ())
@@ -83,8 +80,7 @@ def _of_law(fitted: Fitted) -> Approach:
 def _told(name: str, frontier: Frontier, notes: tuple[str, ...]) -> Approach:
     """Return the approach, without its frontier where its draws leave N* open."""
     if frontier.draws:
-        drawn_B1 = np.array([log_along(line, [frontier.largest])[0] for line in frontier.draws])
-        (low,), (high,) = percentiles(drawn_B1, frontier.level, max(1, frontier.runs - 1))
+        low, high = (float(end) for end in frontier.log_band(frontier.largest)[0])
         if high - low > math.log(WIDEST):
             why = (
                 "the points do not say how a budget is divided between parameters and tokens: at their largest "

@@ -23,6 +23,7 @@ import numpy as np
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
 from lmwright.scaling.fit.bootstrap import percentiles
+from lmwright.scaling.fit.checks import TRUSTED
 from lmwright.scaling.frontier import log_along
 from lmwright.scaling.lawfit import LawFit, fit_law
 from lmwright.scaling.points import Floats, Points
@@ -32,7 +33,6 @@ By = Literal["family", "domain"]
 UNSAID = "not said"
 FARTHEST = 1e4  # times the place: how far a need is looked for
 PLACES = 801
-TRUSTED = 30.0  # times the largest point of a group: beyond, its law is a guess
 Number = tuple[float, tuple[float, float] | None]  # with its interval; None without draws
 
 
@@ -124,14 +124,15 @@ def _at(law: str, groups: Mapping[str, LawFit], place: dict[str, float]) -> Comp
             target = losses[best][order]
             for column in place:
                 needs[column] = _number(_needed(one, columns, column, target), one, groups[best])
-                far = needs[column][0] * place[column] / float(getattr(one.points, column).max())
-                if far > TRUSTED:
-                    warnings.append(
-                        f"{name}: the {column} for the loss of {best} lie over {TRUSTED:g} times beyond its points"
-                    )
             if flops is not None and one.frontier is not None and groups[best].frontier is not None:
                 goal = _frontier_losses(groups[best], np.array([flops]))[:, 0][order]
                 needs["compute"] = _number(_compute_needed(one, flops, goal), one, groups[best])
+            at, most = {**place, "6ND": flops or 0.0}, one.fitted.largest
+            warnings += [
+                f"{name}: the {what} for the loss of {best} lie over {TRUSTED:g} times beyond its points"
+                for what, (times, _) in needs.items()
+                if times * at[kind := "6ND" if what == "compute" else what] > TRUSTED * most[kind]
+            ]
         rows.append(
             Row(name=name, exponents=_exponents(one), loss=_number(np.exp(losses[name]), one, one), needs=needs)
         )

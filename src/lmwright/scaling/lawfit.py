@@ -21,14 +21,15 @@ from lmwright.errors import ConfigError
 from lmwright.scaling import laws, regions
 from lmwright.scaling.approaches import Approach, approaches
 from lmwright.scaling.fit import Fitted, fit
-from lmwright.scaling.fit.checks import usable
+from lmwright.scaling.fit.checks import TRUSTED, usable
 from lmwright.scaling.frontier import Frontier
+from lmwright.scaling.frontier.isoflop import AROUND
 from lmwright.scaling.points import LABELS, Bools, Floats, Points
 from lmwright.scaling.regions import REPEATED, Regions
 
 HoldOut = Literal["largest", "none"]
-TIMES = (1.0, 3.0, 10.0, 30.0)  # the largest compute: budgets of the frontier that are printed
-RUNG = math.log(1.22)  # of ln C below the most: what is one rung with it
+TIMES = (1.0, 3.0, 10.0, TRUSTED)  # the largest compute: budgets of the frontier that are printed
+RUNG = 2 * AROUND  # of ln C below the most: what is one rung with it, as wide as a budget
 SPREAD = 0.02  # of ln N or ln D: below it a column does not vary
 APART = 0.05  # least standard deviation of ln D about a line in ln N: below it they vary as one
 SPARE = 3  # points beyond the coordinates, from which a law is chosen unasked
@@ -59,7 +60,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class BestUse:
     """The best use of so many FLOPs, each number with its interval (None without draws)."""
 
     flops: float
@@ -87,7 +88,7 @@ class LawFit:
     held: HeldOut | None
     not_held: str
     approaches: tuple[Approach, ...]
-    budgets: tuple[Budget, ...]
+    budgets: tuple[BestUse, ...]
     regions: tuple[float, Regions] | None
     no_regions: str
     notes: tuple[str, ...]
@@ -167,7 +168,7 @@ def choose_law(points: Points) -> tuple[str, str]:
 
 
 def largest_rung(points: Points) -> Bools:
-    """Return the mask of what is held out: compute within 22% of the most, and all else of those runs, [R]."""
+    """Return the mask of what is held out: compute of the budget of the most, and all else of those runs, [R]."""
     log_c = points.log("flops")
     _, run_R = points.clusters()
     rung: Bools = np.isin(run_R, run_R[log_c >= log_c.max() - RUNG])
@@ -197,7 +198,7 @@ def _tried(law: str, points: Points, draws: int, seed: int) -> tuple[HeldOut | N
     ), ""
 
 
-def _budget(fitted: Fitted, frontier: Frontier, times: float) -> Budget:
+def _budget(fitted: Fitted, frontier: Frontier, times: float) -> BestUse:
     """Return the optimum at so many times the largest compute that was fitted."""
     flops = times * frontier.largest
     best = {"parameters": float(frontier.parameters(flops)), "tokens": float(frontier.tokens(flops))}
@@ -205,13 +206,13 @@ def _budget(fitted: Fitted, frontier: Frontier, times: float) -> Budget:
     if not fitted.draws:
         logs = {name: np.log(column) for name, column in columns.items()}
         log_loss = laws.load(fitted.law).log_loss(np.array([fitted.theta]), logs)[0]
-        return Budget(
+        return BestUse(
             flops=flops, **best, loss=math.exp(float(log_loss[0, 0])), parameters_interval=None,
             tokens_interval=None, loss_interval=None,
         )  # fmt: skip
     found = fitted.predict(columns, fitted.convention)
     (low_n, high_n), (low_d, high_d) = frontier.band(flops)
-    return Budget(
+    return BestUse(
         flops=flops,
         **best,
         loss=float(found.loss[0]),

@@ -17,7 +17,7 @@ from lmwright.scaling.points import Floats
 
 REACH = math.log(4) * (1 + 1e-9)  # to each side of the lowest point
 MOST = 5  # points of the parabola
-COARSE = math.log(4)  # of the parabola's half width: beyond, its bottom is biased by percents
+COARSE = math.log(8)  # from the bottom to the parabola's farther end: beyond, it is biased by percents
 OFF_CENTRE = 0.25  # of the grid's width
 
 
@@ -86,7 +86,7 @@ def _near(places: Floats, lowest: int) -> np.ndarray:
 def _notes(places: Floats, near: np.ndarray, log_place: float) -> tuple[str, ...]:
     found = []
     half = max(log_place - places[near[0]], places[near[-1]] - log_place)
-    if half > 1.5 * COARSE:
+    if half > COARSE:
         found.append(f"the grid is coarse: the parabola reaches {math.exp(half):.0f}-fold from its bottom")
     if abs(log_place - (places[0] + places[-1]) / 2) > OFF_CENTRE * (places[-1] - places[0]):
         found.append("the optimum is off the centre of its grid")

@@ -16,7 +16,7 @@ from lmwright.errors import ConfigError
 from lmwright.scaling.laws import Law
 from lmwright.scaling.points import Floats, Points
 
-FARTHEST = 30.0  # times the largest that was fitted; beyond, power laws have been wrong
+TRUSTED = 30.0  # times the largest that was fitted; beyond, power laws have been wrong
 NEAR_FLOOR = 0.01  # of the least observed loss: E that near to it, or to zero
 AT_BOUND = 1e-9
 FEW_AGREE = 0.25  # of the followed starts
@@ -109,10 +109,10 @@ def reach(fitted: Mapping[str, float], logs: Mapping[str, Floats]) -> tuple[str,
     """
     asked = {name: float(np.exp(logs[name].max())) for name in fitted if name in logs}
     if "6ND" in fitted:
-        asked = {"6ND": 6 * float(np.exp((logs["parameters"] + logs["tokens"]).max()))}
+        asked["6ND"] = 6 * float(np.exp((logs["parameters"] + logs["tokens"]).max()))
     return tuple(
         f"{name} {value:.3g} is {value / fitted[name]:.3g} times beyond the largest fitted ({fitted[name]:.3g}); "
-        f"over {FARTHEST:.0f} times, a law is a guess"
+        f"over {TRUSTED:.0f} times, a law is a guess"
         for name, value in asked.items()
-        if value > FARTHEST * fitted[name]
+        if value > TRUSTED * fitted[name]
     )

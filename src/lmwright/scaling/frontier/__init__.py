@@ -21,7 +21,6 @@ from lmwright.scaling.points import Floats, Points
 
 PACKAGE = "lmwright.scaling.frontier"
 NAMES = ("ln_k", "a", "ln_k_tokens", "b")
-FARTHEST = 30.0  # times the largest budget that was measured
 Line = tuple[float, float, float, float]  # by NAMES
 
 
@@ -78,11 +77,15 @@ class Frontier:
 
         An end beyond all numbers is infinite.
         """
-        drawn = [log_along(line, flops) for line in self.draws]
-        sides = [self._percentiles(np.array([pair[side] for pair in drawn])) for side in (0, 1)]
         with np.errstate(over="ignore"):
-            (low_n, high_n), (low_d, high_d) = ((np.exp(low), np.exp(high)) for low, high in sides)
+            (low_n, high_n), (low_d, high_d) = ((np.exp(low), np.exp(high)) for low, high in self.log_band(flops))
         return (low_n, high_n), (low_d, high_d)
+
+    def log_band(self, flops: ArrayLike) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Return the ends of ln N*, then of ln D*, at budgets. Raises ConfigError without draws."""
+        drawn = [log_along(line, flops) for line in self.draws]
+        of_n, of_d = (self._percentiles(np.array([pair[side] for pair in drawn])) for side in (0, 1))
+        return of_n, of_d
 
     def _percentiles(self, drawn_BR: Floats) -> tuple[Floats, Floats]:
         if not len(drawn_BR):
@@ -90,15 +93,6 @@ class Frontier:
                 "frontier: made without bootstrap draws, so it has no interval; ask for draws above 0"
             )
         return percentiles(drawn_BR, self.level, max(1, self.runs - 1))
-
-    def beyond(self, flops: float) -> tuple[str, ...]:
-        """Return a warning where a budget is over 30 times the largest that was measured."""
-        if flops <= FARTHEST * self.largest:
-            return ()
-        return (
-            f"{flops:.3g} FLOPs are {flops / self.largest:.0f} times beyond the largest measured budget "
-            f"({self.largest:.3g}); over {FARTHEST:.0f} times, a frontier is a guess",
-        )
 
 
 def along(line: Line, flops: ArrayLike) -> tuple[Floats, Floats]:

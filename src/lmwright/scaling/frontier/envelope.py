@@ -86,7 +86,9 @@ class _Curves:
         there_KG, size_G = np.isfinite(self.log_loss_KG) & (counts_K > 0)[:, None], self.sizes[winner_G]
         smaller_G = (there_KG & (self.sizes[:, None] < size_G)).any(axis=0)
         larger_G = (there_KG & (self.sizes[:, None] > size_G)).any(axis=0)
-        between_G: np.ndarray = (winner_G >= 0) & smaller_G & larger_G & ~np.isin(size_G, size_G[[0, -1]])
+        won = np.flatnonzero(winner_G >= 0)
+        at_ends = size_G[[*won[:1], *won[-1:]]]
+        between_G: np.ndarray = (winner_G >= 0) & smaller_G & larger_G & ~np.isin(size_G, at_ends)
         return between_G
 
     def line(self, counts_K: np.ndarray) -> Line | None:

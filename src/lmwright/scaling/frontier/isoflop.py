@@ -1,7 +1,7 @@
 """Approach 2: for each budget the bottom of its valley of loss over N, then power laws through the bottoms.
 
-Hoffmann et al. 2022, arXiv:2203.15556, section 3.2. Points of one budget are those whose FLOPs lie within 22%
-of each other; the parabola in ln N goes through the points near the lowest one (`scaling.valley`). A budget
+Hoffmann et al. 2022, arXiv:2203.15556, section 3.2. Points of one budget are those whose FLOPs lie within
+12% of one of them; the parabola in ln N goes through the points near the lowest one (`scaling.valley`). A budget
 whose least loss is at the end of its grid is left out, as Porian et al. 2024 do: its optimum is not in sight.
 Even without noise a parabola is biased where the two exponents differ, by 0.3% of N* with points within twofold
 of it and by 4.1% within sixteenfold, and more where grids are off centre, which bends the exponents, too (Czech
@@ -30,16 +30,12 @@ def estimate(points: Points, *, level: float = 0.95, draws: int = 1000, seed: in
     """Return the frontier by isoFLOP valleys. ConfigError where fewer than two budgets show their bottom."""
     used, left_out = usable(points)
     budget_R = budgets(used.log("flops"))
-    valleys = [bottom(used.log("parameters")[rows], used.loss[rows]) for rows in _rows(budget_R)]
-    found = [
-        _optimum(used.take(rows), valley)
-        for rows, valley in zip(_rows(budget_R), valleys, strict=True)
-        if valley.problem is None
-    ]
-    warnings = [*left_out, *_warnings(used, budget_R, valleys)]
+    seen = valleys(used)
+    found = [_optimum(used.take(rows), valley) for rows, valley in seen if valley.problem is None]
+    warnings = [*left_out, *_warnings(used, seen)]
     if len(found) < 2:
         raise ConfigError(
-            f"isoflop: {len(found)} of {len(valleys)} budgets show the bottom of their valley; two are needed. "
+            f"isoflop: {len(found)} of {len(seen)} budgets show the bottom of their valley; two are needed. "
             f"{'; '.join(warnings)}"
         )
     if len(found) < 4:
@@ -83,6 +79,12 @@ def budgets(log_flops: Floats) -> np.ndarray:
     return budget_R
 
 
+def valleys(points: Points) -> list[tuple[np.ndarray, Valley]]:
+    """Return the rows of each budget, smallest first, and the valley that they show."""
+    log_n = points.log("parameters")
+    return [(rows, bottom(log_n[rows], points.loss[rows])) for rows in _rows(budgets(points.log("flops")))]
+
+
 def _rows(budget_R: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(budget_R == budget) for budget in range(int(budget_R.max()) + 1)]
 
@@ -115,10 +117,10 @@ def _line(points: Points, budget_R: np.ndarray, times_R: np.ndarray) -> Line | N
     return through(*_columns(found)) if len(found) > 1 else None
 
 
-def _warnings(points: Points, budget_R: np.ndarray, valleys: list[Valley]) -> list[str]:
-    alone = int((budget_R < 0).sum())
+def _warnings(points: Points, seen: list[tuple[np.ndarray, Valley]]) -> list[str]:
+    alone = len(points) - sum(len(rows) for rows, _ in seen)
     found = [f"{alone} points are left out: too few others have their FLOPs"] if alone else []
-    for rows, valley in zip(_rows(budget_R), valleys, strict=True):
+    for rows, valley in seen:
         name = f"budget {math.exp(points.log('flops')[rows].mean()):.3g}"
         if valley.problem is not None:
             found.append(f"{name} is left out: {valley.problem}")

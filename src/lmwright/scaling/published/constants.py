@@ -1,7 +1,7 @@
 """Published fits: a law, its constants, how the paper counted parameters, and where the numbers were read.
 
 Constants printed to three digits are a law of their own: rounding Hoffmann's moves the tokens per parameter at
-5.76e23 FLOPs from 92.7 to 58.9. Use the unrounded ones where there are any.
+5.76e23 FLOPs from 58.9 to 92.7. Use the unrounded ones where there are any.
 """
 
 from __future__ import annotations
