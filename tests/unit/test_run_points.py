@@ -144,6 +144,8 @@ def test_runs_say_their_family_and_their_text(tmp_path: Path) -> None:
     found = measured([tmp_path], convention="kaplan")
     assert found.family == ("llama", "lstm", "llama")
     assert found.domain == ("a/corpus", "b/corpus", "stdlib")
+    length = json.loads((tmp_path / "a" / "config.json").read_text())["data"]["context_length"]
+    assert found.context.tolist() == [length] * 3
     assert measured([tmp_path / "b"], convention="kaplan").domain == ("corpus",)
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scaling_runs import PLANTED, SIZES
 
+from lmwright import seams
 from lmwright.errors import ConfigError
 from lmwright.inert import ACTIVE
+from lmwright.model.config import ModelConfig
 from lmwright.recipes.comparison_words import as_json, lines
 from lmwright.report.law_tables import comparison_rows
 from lmwright.report.scaling_comparison import comparison_figure
@@ -17,12 +19,13 @@ from lmwright.report.scaling_drawing import loss_of
 from lmwright.report.svg import svg_text
 from lmwright.scaling import laws
 from lmwright.scaling.frontier.parametric import closed_form
-from lmwright.scaling.groups import compare, fit_apart
+from lmwright.scaling.groups import RECURRENT, compare, fit_apart
 from lmwright.scaling.lawfit import fit_law
 from lmwright.scaling.points import Points, join
 
 CHINCHILLA = laws.load("chinchilla")
 OTHER = {**PLANTED, "A": 700.0, "beta": 0.29}
+SMALL = {"vocab_size": 300, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "max_positions": 32}
 
 
 def group(name: str, natural: dict[str, float], *, noise: float = 0.0, sizes: tuple[float, ...] = SIZES) -> Points:
@@ -85,6 +88,14 @@ def test_each_group_is_fitted_as_if_it_were_alone() -> None:
     assert "points of several kinds of family (lstm, llama) are mixed" in fit_law(whole, draws=20).notes[0]
 
 
+@pytest.mark.parametrize(("contexts", "warned"), [((128, 256), True), ((256, 256), False), ((0, 256), False)])
+def test_a_law_of_several_contexts_is_warned_of(contexts: tuple[int, int], warned: bool) -> None:
+    whole = both(noise=0.005)
+    length = np.where(np.arange(len(whole)) % 2, *contexts)
+    notes = fit_law(replace(whole, context=length), draws=0).notes
+    assert any("several contexts (128, 256 tokens)" in note for note in notes) == warned
+
+
 def test_intervals_hold_the_planted_needs_and_widen_with_noise() -> None:
     widths = []
     for noise in (0.001, 0.01):
@@ -128,6 +139,39 @@ def test_groups_without_a_place_or_a_law_in_common_are_not_compared() -> None:
         "the groups' points tell different laws (flat: power_data, llama: chinchilla); name one for all by --law"
     )
     assert list(lines("family", groups, found, why))[-1] == f"not compared: {why}"
+
+
+def test_what_lies_far_beyond_a_groups_points_is_warned_of() -> None:
+    """Of a law with a high floor the need of compute is beyond even where those of its columns are not known."""
+    for lead, told in ((1.0, []), (0.86, ["parameters", "compute"])):
+        better = {**PLANTED, "A": lead * PLANTED["A"], "B": lead * PLANTED["B"], "E": lead * PLANTED["E"]}
+        found, _ = compare(fit_apart(join([group("a", better), group("b", PLANTED)]), "family", draws=0))
+        assert found is not None
+        [worse] = [row for row in found.rows if row.needs] or [None]
+        print(lead, worse and worse.needs, found.warnings)
+
+
+def test_losses_of_unequal_contexts_are_warned_of() -> None:
+    whole = both()
+    found, why = compare(groups := fit_apart(whole, "family", draws=0))
+    assert found is not None
+    assert found.warnings[0].startswith("lstm: the state runs on through the text, while a token of llama sees")
+    assert f"warning: {found.warnings[0]}" in list(lines("family", groups, found, why))
+    alike = replace(whole, family=tuple("gpt2" if name == "lstm" else name for name in whole.family))
+    found, _ = compare(fit_apart(alike, "family", draws=0))
+    assert found is not None
+    assert found.warnings == ()
+    lengths = np.where(np.array(alike.family) == "gpt2", 512, 1024)
+    found, _ = compare(fit_apart(replace(alike, context=lengths), "family", draws=0))
+    assert found is not None
+    assert found.warnings == (
+        "the contexts differ (gpt2: 512; llama: 1024 tokens), and a longer one lowers the loss",
+    )
+
+
+def test_the_recurrent_families_are_those_whose_models_are() -> None:
+    families = {name: ModelConfig.of_family(name, **SMALL) for name in seams.names("lmwright.model.families")}
+    assert {name for name, config in families.items() if config.recurrent} == RECURRENT
 
 
 def test_one_label_and_a_group_that_cannot_be_fitted_are_refused() -> None:

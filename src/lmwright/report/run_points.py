@@ -115,6 +115,7 @@ def _row(run: RunContents, tokens: float, convention: Convention) -> dict[str, f
         "parameters": counted.non_embedding if convention == "kaplan" else counted.total,
         "unique_tokens": min(tokens, _corpus_tokens(run)),
         "flops": flops_per_token(config, int(length)) * tokens,
+        "context": int(length),
     }
 
 

@@ -230,7 +230,7 @@ def _regions(points: Points) -> tuple[tuple[float, Regions] | None, str]:
 
 
 def _notes(law: str, points: Points) -> tuple[str, ...]:
-    """Warn of labels that are mixed, and of repeats that the law knows nothing of."""
+    """Warn of labels and contexts that are mixed, and of repeats that the law knows nothing of."""
     found = []
     for name in LABELS:
         if len(kinds := points.labels(name)) > 1:
@@ -238,6 +238,11 @@ def _notes(law: str, points: Points) -> tuple[str, ...]:
             found.append(
                 f"points of several kinds of {name} ({told}) are mixed in one law; fit them apart by {name}"
             )
+    if len(lengths := np.unique(points.context[points.context > 0])) > 1:
+        told = ", ".join(map(str, lengths))
+        found.append(
+            f"points of several contexts ({told} tokens) are mixed in one law, and a longer one has less loss"
+        )
     epochs_R = points.tokens / points.unique_tokens
     if "unique_tokens" not in laws.load(law).INPUTS and epochs_R.max() > REPEATED:
         found.append(
