@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lmwright import seams
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
 from lmwright.scaling.flops import count_parameters, flops_per_token
 from lmwright.scaling.frontier import along
 from lmwright.scaling.frontier.parametric import closed_form
-from lmwright.scaling.planning.allocate import allocate, dense_per_token, spend
+from lmwright.scaling.planning.allocate import allocate, smooth_per_token, spend
 from lmwright.scaling.planning.shape import shape
 
 CONSTANTS = {"A": 521.0, "B": 1488.0, "E": 1.87, "alpha": 0.353, "beta": 0.353}
@@ -70,10 +71,12 @@ def test_tokens_to_be_read_are_paid_for():
 
 @pytest.mark.parametrize("convention", ["kaplan", "chinchilla"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_smooth_cost_of_a_token_is_near_that_of_real_models(tied, convention):
-    per_token = dense_per_token(vocab_size=4096, length=256, convention=convention, tied=tied)
+@pytest.mark.parametrize("family", seams.names("lmwright.model.families"))
+def test_the_smooth_cost_of_a_token_is_near_that_of_real_models(family, tied, convention):
+    given = {"vocab_size": 4096, "length": 256, "convention": convention}
+    per_token = smooth_per_token(family, **given, tied=tied)
     for size in (3e6, 3e7, 3e8, 3e9):
-        made = shape(size, vocab_size=4096, length=256, convention=convention, tie_embeddings=tied)
+        made = shape(size, **given, family=family, tie_embeddings=tied)
         smooth = float(per_token(np.array([float(made.parameters)]))[0])
         assert smooth == pytest.approx(flops_per_token(made.config, 256), rel=0.06)
 
@@ -82,7 +85,7 @@ def test_with_exact_flops_no_real_model_is_much_better():
     """Every shape of a fine grid of sizes, each with the tokens that the budget pays for."""
     asked = {"vocab_size": 4096, "length": 256, "convention": "chinchilla"}
     flops, given = 1e16, {"length": 256, "convention": "chinchilla", "unique_tokens": 2e8, "inference_tokens": 1e8}
-    per_token = dense_per_token(**asked, tied=True)
+    per_token = smooth_per_token("llama", **asked, tied=True)
     smooth = allocate("chinchilla", THETA, flops, per_token=per_token, unique_tokens=2e8, inference_tokens=1e8)
     chosen = shape(smooth.parameters, **asked, tie_embeddings=True)
     found = spend("chinchilla", THETA, flops, chosen.config, **given)

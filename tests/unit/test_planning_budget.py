@@ -30,7 +30,6 @@ def test_a_time_is_worth_what_the_machine_does_in_it(text, seconds):
     budget = parse(text)
     assert (budget.seconds, budget.flops, budget.device) == (seconds, None, None)
     assert budget.compute(2e11) == seconds * 2e11
-    assert "as measured" in budget.reason(2e11)
     for rate in (None, 0.0, float("nan")):
         with pytest.raises(ConfigError, match="measure it"):
             budget.compute(rate)

@@ -75,6 +75,7 @@ def command(
     import json
 
     from lmwright.recipes import fit, fit_json, fit_words
+    from lmwright.recipes.ladder_swept import with_trials
     from lmwright.report import scaling_figures
     from lmwright.runs import atomic_write_text
     from lmwright.scaling.lawfit import fit_law
@@ -95,7 +96,7 @@ def command(
     found = fit_law(points, **settings)
     places = []
     if out is not None:
-        atomic_write_text(out, found.fitted.to_json() + "\n")
+        atomic_write_text(out, with_trials(found.fitted, sources).to_json() + "\n")
         places.append(out)
     if figures is not None:
         drawn = scaling_figures.draw(found.fitted, found.points, found.frontier)

@@ -17,25 +17,37 @@ from typing import Any
 from lmwright.data.build import Corpus
 from lmwright.model.config import ModelConfig
 from lmwright.recipes import budget_run
-from lmwright.recipes.budget_basis import LawUsed, Predicted, Speed, doubts, law_of, predict, this_machine
+from lmwright.recipes.budget_basis import (
+    LawUsed,
+    Predicted,
+    Speed,
+    doubts,
+    elsewhere,
+    law_of,
+    predict,
+    this_machine,
+)  # fmt: skip
 from lmwright.recipes.budget_next import SmallRun, next_runs
+from lmwright.recipes.budget_run import OPTIMIZER, SCHEDULE
 from lmwright.recipes.memory_plan import MemoryPlan
 from lmwright.scaling.flops import flops_per_token
 from lmwright.scaling.planning import allocate, budget, hyper
 from lmwright.scaling.planning.hyper import Settings
-from lmwright.scaling.sweep import at_batch
+from lmwright.train.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetPlan:
     """A planned run. tokens: steps of whole batches. seconds: of training, on what the budget names.
 
-    corpus: its directory. best: what the law wants of the budget. spread: of ln L before any `next_runs`.
-    reasons: by the name of the setting. small: a warning where no model is as small as the law wants.
+    corpus: its directory; source: what it was built from. best: what the law wants of the budget. spread: of ln L
+    before any `next_runs`. reasons: by the name of the setting. small: a warning where no model is as small as the
+    law wants. optimizer, schedule: their names.
     """
 
     budget: budget.Budget
     corpus: Path
+    source: str
     flops: float
     flops_reason: str
     law: LawUsed
@@ -53,6 +65,8 @@ class BudgetPlan:
     spread: float | None
     next_runs: tuple[SmallRun, ...]
     small: tuple[str, ...]
+    optimizer: str = OPTIMIZER
+    schedule: str = SCHEDULE
 
     @property
     def epochs(self) -> float:
@@ -64,6 +78,7 @@ class BudgetPlan:
         """What is not to be trusted, or would be better spent."""
         return (
             *doubts(self.law, self.predicted, self.architecture, self.epochs),
+            *elsewhere(self.law, self.architecture.family, self.source, self.length),
             *self.small,
             *self.predicted.warnings,
         )
@@ -105,18 +120,22 @@ def plan(
         "inference_tokens": inference_tokens,
     }
     vocab = corpus.tokenizer.vocab_size
-    per_token = allocate.dense_per_token(vocab_size=vocab, length=length, convention=used.convention, tied=True)
+    per_token = allocate.smooth_per_token(
+        family if model is None else model.family,
+        vocab_size=vocab, length=length, convention=used.convention, tied=True,
+    )  # fmt: skip
     best = allocate.allocate(used.name, used.theta_P, flops, per_token=per_token, **common)
     if model is None:
         model, reasons["architecture"], small = budget_run.shaped(
             best.parameters, vocab, length, used.convention, family
         )
     else:
-        reasons["architecture"], small = "as the settings say", ()
+        reasons["architecture"], small = budget_run.described(model), ()
     spent = allocate.spend(
         used.name, used.theta_P, flops, model, length=length, convention=used.convention, **common
     )
-    settings = budget_run.within(hyper.choose(model, spent.tokens, length), spent.tokens, unique // length, length)
+    settings = hyper.choose(model, spent.tokens, length, rules=used.rules())
+    settings = budget_run.within(settings, model, spent.tokens, unique // length, length)
     micro = budget_run.micro_batch(settings.batch_size, length, reasons)
     planned = budget_run.memory(corpus, money, speed, model, settings, micro, length)
     tokens = settings.steps * settings.batch_size * length
@@ -125,6 +144,7 @@ def plan(
     return BudgetPlan(
         budget=money,
         corpus=corpus.directory,
+        source=corpus.facts.source,
         flops=flops,
         flops_reason=_flops_reason(money, speed),
         law=used,
@@ -153,28 +173,41 @@ def with_steps(
     reason: for the steps. speed: as it was measured.
     """
     tokens = steps * batch_size * made.length
-    reasons, rate = {**made.reasons, "steps": reason}, made.settings.learning_rate
+    reasons = {"steps": reason}
     if batch_size != made.settings.batch_size:
         reasons["batch_size"] = "as given"
-        reasons["learning_rate"] += f"; from a batch of {made.settings.batch_size} to the given one likewise"
-        rate = at_batch(rate, made.settings.batch_size, batch_size)
     if micro_batch_size != made.micro_batch_size:
         reasons["micro_batch_size"] = "as given, or all of the batch"
-    settings = replace(
-        made.settings,
-        batch_size=batch_size,
-        steps=steps,
-        learning_rate=rate,
-        warmup_steps=budget_run.warmup_of(made.settings, steps, batch_size),
+    settings = hyper.moved(
+        made.settings, made.architecture, made.length, batch_size=batch_size, steps=steps, reasons=reasons
     )
     return replace(
         made,
         speed=speed,
         settings=settings,
         micro_batch_size=micro_batch_size,
-        reasons=reasons,
+        reasons={**made.reasons, **reasons, **settings.reasons},
         predicted=predict(made.law, made.architecture, tokens, made.length, made.unique_tokens),
         seconds=_seconds(made.budget, speed, flops_per_token(made.architecture, made.length) * tokens),
+    )
+
+
+def as_given(made: BudgetPlan, training: TrainConfig) -> BudgetPlan:
+    """Return the plan with the rate, the warm-up and the decay that are trained with, where others were given."""
+    name = training.optimizer["name"]
+    trained = {
+        "learning_rate": training.optimizer["lr"],
+        "weight_decay": training.optimizer["weight_decay"],
+        "warmup_steps": training.schedule["warmup_steps"],
+    }
+    changed = {key: value for key, value in trained.items() if value != getattr(made.settings, key)}
+    why = "as given" if name == OPTIMIZER else f"as given, or what {name} takes by itself"
+    return replace(
+        made,
+        settings=replace(made.settings, **changed),
+        reasons={**made.reasons, **dict.fromkeys(changed, why)},
+        optimizer=name,
+        schedule=training.schedule["name"],
     )
 
 

@@ -15,12 +15,14 @@ import numpy as np
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
 from lmwright.scaling import laws
+from lmwright.scaling.approaches import of_law
 from lmwright.scaling.fit.fitted import Fitted
 from lmwright.scaling.flops import Convention, flops_per_token
 from lmwright.scaling.planning import allocate
 from lmwright.scaling.planning.budget import MFU
 from lmwright.scaling.points import Floats, logs_of
 from lmwright.scaling.published.constants import CONSTANTS
+from lmwright.scaling.sweep import Swept, fit_sweep
 
 PUBLISHED = "muennighoff"  # knows repeated data, and C4 is the corpus nearest to text of any kind
 WORTHLESS = 40  # epochs
@@ -29,7 +31,10 @@ REPEATS = ("chinchilla", "data_constrained")  # laws that can be told how much o
 
 @dataclass(frozen=True, kw_only=True)
 class LawUsed:
-    """The law that plans. fitted: one's own; None: a published one. source: where it is from, in words."""
+    """The law that plans. fitted: one's own; None: a published one. source: where it is from, in words.
+
+    doubts: what its own fit says against it.
+    """
 
     name: str
     theta_P: Floats
@@ -37,6 +42,11 @@ class LawUsed:
     metric: str
     source: str
     fitted: Fitted | None
+    doubts: tuple[str, ...] = ()
+
+    def rules(self) -> Swept:
+        """Return what the sweep of the law's ladder taught of rate and batch; the priors where there was none."""
+        return fit_sweep(() if self.fitted is None else self.fitted.trials)
 
     @property
     def knows_repeats(self) -> bool:
@@ -105,7 +115,20 @@ def law_of(path: Path | None) -> LawUsed:
         metric=fitted.metric,
         source=f"{path}, fitted to {fitted.points} points of {fitted.runs} runs",
         fitted=fitted,
+        doubts=_of_fit(fitted),
     )
+
+
+def _of_fit(fitted: Fitted) -> tuple[str, ...]:
+    """Say what the fit of a law says against it: its warnings, what it leaves open, and how it would divide."""
+    limits = zip(fitted.coordinates, fitted.profile, strict=True)
+    found = [f"the law's fit says: {warning}" for warning in fitted.warnings]
+    if free := [name for name, limit in limits if not limit.identified]:
+        found.append(f"the law's points do not identify its {', '.join(free)}")
+    divides = of_law(fitted)
+    if divides.frontier is None:
+        found.append(f"the law's fit says: {divides.why_not}; so the size of this model is a guess")
+    return tuple(found)
 
 
 def this_machine() -> Speed:
@@ -157,7 +180,7 @@ def predict(used: LawUsed, model: ModelConfig, tokens: float, length: int, uniqu
 
 def doubts(used: LawUsed, predicted: Predicted, model: ModelConfig, epochs: float) -> tuple[str, ...]:
     """Say what about the law is not to be trusted for such a run."""
-    found = []
+    found = list(used.doubts)
     loss, guess = predicted.loss, math.log(model.vocab_size)
     if used.fitted is None:
         found.append(
@@ -181,3 +204,24 @@ def doubts(used: LawUsed, predicted: Predicted, model: ModelConfig, epochs: floa
             "on held-out text may rise before the end; the best checkpoint is kept"
         )
     return tuple(found)
+
+
+def elsewhere(used: LawUsed, family: str, source: str, context: int) -> tuple[str, ...]:
+    """Say where the planned run is of another family, text or context than the runs of one's own law.
+
+    source: what the corpus was built from; the points of a law name it, or the last parts of its path.
+    """
+    if used.fitted is None:
+        return ()
+    fitted = used.fitted
+    same_text = any(Path(source).parts[-len(Path(name).parts) :] == Path(name).parts for name in fitted.domains)
+    asked = (
+        ("models of the family", family, fitted.families, family in fitted.families),
+        ("text", source, fitted.domains, same_text),
+        ("a context of", context, fitted.contexts, context in fitted.contexts),
+    )
+    return tuple(
+        f"the law is of {what} {', '.join(map(str, known))}, the plan of {planned}: its interval does not hold"
+        for what, planned, known, same in asked
+        if known and not same
+    )

@@ -16,7 +16,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.recipes import memory_plan
 from lmwright.recipes.budget_basis import Speed
 from lmwright.recipes.memory_plan import MemoryPlan
-from lmwright.scaling.flops import Convention
+from lmwright.scaling.flops import Convention, count_parameters
 from lmwright.scaling.planning import budget, hyper, shape
 from lmwright.scaling.planning.hyper import Settings
 
@@ -26,6 +26,8 @@ FEWEST_SEQUENCES, SHORTEST = 64, 16  # that the text is cut into, and tokens in 
 # Tokens of a micro-batch: enough for full speed, little enough for the logits of a large vocabulary.
 AT_ONCE = 8192
 GROWTH, TRIES = 1.25, 120
+OPTIMIZER = "adamw"  # the one that all rules are for
+SCHEDULE = hyper.schedule(0)["name"]
 
 
 def context(given: int | None, flops: float, unique: int, reasons: dict[str, str]) -> int:
@@ -69,19 +71,23 @@ def shaped(
     raise first
 
 
-def within(chosen: Settings, tokens: float, sequences: int, length: int) -> Settings:
-    """Lower the batch to the sequences that the text has, and the rate by the square root; and keep one step."""
+def described(model: ModelConfig) -> str:
+    """Return a model that was given, in words."""
+    return (
+        f"{count_parameters(model).total:,} parameters: {model.family} of width {model.hidden_size} by "
+        f"{model.num_layers} layers, as the settings say"
+    )
+
+
+def within(chosen: Settings, model: ModelConfig, tokens: float, sequences: int, length: int) -> Settings:
+    """Lower the batch to the sequences that the text has, and what goes with it; and keep one step."""
     size = min(chosen.batch_size, max(1, sequences))
-    reasons = dict(chosen.reasons)
-    rate = chosen.learning_rate
+    reasons = {"steps": f"{tokens:.4g} tokens by {size * length:,} in an update, rounded down"}
     if size < chosen.batch_size:
-        reasons["batch_size"] += f", lowered to {size}: the text has no more sequences"
-        rate *= math.sqrt(size / chosen.batch_size)
-        reasons["learning_rate"] += "; lowered with the batch"
+        text = f"{chosen.reasons['batch_size']}, lowered to {size}: the text has no more sequences"
+        reasons["batch_size"] = text
     steps = max(1, int(tokens // (size * length)))
-    warmup = min(round(chosen.warmup_steps * chosen.batch_size / size), math.floor(hyper.WARMUP_SHARE * steps))
-    reasons["steps"] = f"{tokens:.4g} tokens by {size * length:,} in an update, rounded down"
-    return replace(chosen, batch_size=size, steps=steps, learning_rate=rate, warmup_steps=warmup, reasons=reasons)
+    return hyper.moved(chosen, model, length, batch_size=size, steps=steps, reasons=reasons)
 
 
 def micro_batch(batch: int, length: int, reasons: dict[str, str]) -> int:
@@ -115,7 +121,7 @@ def memory(
 def tree(model: ModelConfig, chosen: Settings, micro: int, length: int, corpus: Corpus) -> dict[str, Any]:
     """Return what was chosen as the settings of `lmwright pretrain`."""
     names = ("family", "hidden_size", "num_layers", "num_heads", "ffn_size", "tie_embeddings", "initializer_range")
-    optimizer = {"name": "adamw", "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
+    optimizer = {"name": OPTIMIZER, "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     return {
         "architecture": {name: getattr(model, name) for name in names},
         "data": {"corpus": str(corpus.directory), "context_length": length},
@@ -124,12 +130,6 @@ def tree(model: ModelConfig, chosen: Settings, micro: int, length: int, corpus: 
             "batch_size": chosen.batch_size,
             "micro_batch_size": micro,
             "optimizer": optimizer,
-            "schedule": {"name": "cosine", "warmup_steps": min(chosen.warmup_steps, chosen.steps - 1)},
+            "schedule": hyper.schedule(chosen.warmup_steps),
         },
     }
-
-
-def warmup_of(chosen: Settings, steps: int, batch_size: int) -> int:
-    """Return the warm-up of a run of so many steps and such a batch: as many tokens as were chosen, or a share."""
-    wanted = round(chosen.warmup_steps * chosen.batch_size / batch_size)
-    return min(wanted, math.floor(hyper.WARMUP_SHARE * steps))

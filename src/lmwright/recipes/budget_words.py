@@ -10,7 +10,11 @@ from typing import Any
 from lmwright.recipes.budget import BudgetPlan
 from lmwright.recipes.budget_basis import Predicted
 from lmwright.recipes.budget_next import first_sizes
+from lmwright.recipes.budget_run import OPTIMIZER, SCHEDULE
+from lmwright.scaling import priors
 from lmwright.scaling.flops import count_parameters, flops_per_token
+from lmwright.scaling.priors import Scale
+from lmwright.scaling.sweep import DEFAULT
 
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -35,7 +39,9 @@ def lines(plan: BudgetPlan) -> list[str]:
         row("rate", f"{chosen.learning_rate:.3g} ({reasons['learning_rate']})"),
         row("warm-up", f"{chosen.warmup_steps:,} steps ({reasons['warmup_steps']})"),
         row("weight decay", f"{chosen.weight_decay:.3g} ({reasons['weight_decay']})"),
-        row("optimiser", "adamw, cosine: what the rules above were fitted to"),
+        row("optimiser", f"{plan.optimizer} ({_optimizer(plan)})"),
+        row("schedule", f"{plan.schedule} ({_schedule(plan)})"),
+        row("other priors", _priors(plan)),
         row("memory", _memory(plan)),
         row("time", _time(plan)),
         row("loss", _loss(plan)),
@@ -142,6 +148,8 @@ def figures(plan: BudgetPlan) -> dict[str, Any]:
         "learning_rate": plan.settings.learning_rate,
         "warmup_steps": plan.settings.warmup_steps,
         "weight_decay": plan.settings.weight_decay,
+        "optimizer": plan.optimizer,
+        "schedule": plan.schedule,
         "reasons": plan.reasons,
         "training_flops": flops_per_token(plan.architecture, plan.length) * plan.tokens,
         "memory_bytes": plan.memory.moments[plan.memory.peak].total,
@@ -161,6 +169,29 @@ def _epochs(plan: BudgetPlan) -> str:
     if plan.law.knows_repeats:
         text += f"; the repeats make it worth {plan.predicted.worth:,.0f} new tokens"
     return text
+
+
+def _optimizer(plan: BudgetPlan) -> str:
+    if plan.optimizer == OPTIMIZER:
+        return "what the rules of rate and batch were fitted to, and what ladders train with"
+    return f"as given; the rules of rate and batch were fitted to {OPTIMIZER}, and so are ladders' losses"
+
+
+def _schedule(plan: BudgetPlan) -> str:
+    if plan.schedule == SCHEDULE:
+        return "the rate is held, and let down to 0 over the last fifth: what a ladder's runs have, and so its law"
+    return f"as given; a ladder's runs have {SCHEDULE}, and its law foretells no other schedule"
+
+
+def _priors(plan: BudgetPlan) -> str:
+    """Return what the rules say that were not asked, to be compared with."""
+    scale = Scale.of(plan.architecture, plan.tokens, plan.length)
+    found = []
+    for said in (priors.suggest(name, scale) for name in priors.names() if name != DEFAULT):
+        rate = "no rate" if said.learning_rate is None else f"rate {said.learning_rate:.2g}"
+        batch = "" if said.batch_tokens is None else f" at {said.batch_tokens:,.0f} tokens in an update"
+        found.append(f"{said.prior} {rate}{batch}{' (beyond its range)' if said.outside else ''}")
+    return "; ".join(found)
 
 
 def _memory(plan: BudgetPlan) -> str:

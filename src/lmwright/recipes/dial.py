@@ -22,12 +22,12 @@ from lmwright.errors import ConfigError
 from lmwright.recipes import budget, budget_words, pretrain
 from lmwright.recipes.budget import BudgetPlan
 from lmwright.recipes.budget_basis import Speed
-from lmwright.recipes.budget_run import warmup_of
+from lmwright.recipes.budget_run import OPTIMIZER, SCHEDULE
 from lmwright.recipes.pretrain import Planned, Say
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.scaling.flops import flops_per_token
+from lmwright.scaling.planning import hyper
 from lmwright.scaling.planning.budget import parse
-from lmwright.scaling.sweep import at_batch
 from lmwright.train.checkpoint import State
 from lmwright.train.ranks import of_environment
 
@@ -82,9 +82,11 @@ def dial(
     planned = pretrain.plan_run(settings, where, data=data, **trial)
     speed = _measured_speed(plan, planned)
     by_steps = "steps" in _table(given, "training")
-    kept, settings = _kept(plan, settings, planned, seconds, speed, given=by_steps)
+    kept, evaluate = _kept(plan, planned, seconds, speed, given=by_steps)
+    settings = merge({"training": evaluate}, _settings(kept, corpus, given))
     known: dict[str, Any] = {"measured": planned.measured, "data": planned.data}
     planned = pretrain.plan_run(settings, where, out=out, must_fit=must_fit, **known)
+    kept = budget.as_given(kept, planned.config.training)
     for line in budget_words.lines(kept):
         say(line)
     for line in _overridden(plan, corpus, given):
@@ -176,25 +178,30 @@ def _plan(text: str, corpus: Corpus, given: Mapping[str, Any], where: str, asked
 
 def _settings(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plan with the given settings over it; what belongs to a replaced part goes with it."""
-    tree = budget.run_settings(plan, corpus)
+    training = _table(given, "training")
+    tree = budget.run_settings(_at_given(plan, training), corpus)
     if "hidden_size" in _table(given, "architecture"):
         for name in ("num_heads", "ffn_size", "initializer_range"):
             del tree["architecture"][name]
-    training = _table(given, "training")
     if "batch_size" in training and "micro_batch_size" not in training:
         del tree["training"]["micro_batch_size"]
-    if _table(training, "optimizer").get("name", "adamw") != "adamw":
+    if _table(training, "optimizer").get("name", OPTIMIZER) != OPTIMIZER:
         tree["training"]["optimizer"] = {}
-    size = training.get("batch_size")
-    if isinstance(size, int) and size > 0:
-        tree["training"]["steps"] = max(1, plan.tokens // (size * plan.length))
-        rate = at_batch(plan.settings.learning_rate, plan.settings.batch_size, size)
-        tree["training"]["optimizer"] |= {"lr": rate} if tree["training"]["optimizer"] else {}
-    steps = training.get("steps", tree["training"]["steps"])
-    if isinstance(steps, int):
-        size = size if isinstance(size, int) and size > 0 else plan.settings.batch_size
-        tree["training"]["schedule"]["warmup_steps"] = warmup_of(plan.settings, steps, size)
+    if _table(training, "schedule").get("name", SCHEDULE) != SCHEDULE:
+        del tree["training"]["schedule"]["floor"]
     return merge(tree, given)
+
+
+def _at_given(plan: BudgetPlan, training: Mapping[str, Any]) -> BudgetPlan:
+    """Return the plan at the batch and the steps that are given; what they are is checked where they are read."""
+    chosen = plan.settings
+    size, steps = training.get("batch_size"), training.get("steps")
+    if not (isinstance(size, int) and size > 0):
+        size = chosen.batch_size
+    if not (isinstance(steps, int) and steps > 0):
+        steps = chosen.steps if size == chosen.batch_size else max(1, plan.tokens // (size * plan.length))
+    moved = hyper.moved(chosen, plan.architecture, plan.length, batch_size=size, steps=steps, reasons={})
+    return replace(plan, settings=moved)
 
 
 def _measured_speed(plan: BudgetPlan, planned: Planned) -> Speed | None:
@@ -209,15 +216,9 @@ def _measured_speed(plan: BudgetPlan, planned: Planned) -> Speed | None:
 
 
 def _kept(
-    plan: BudgetPlan,
-    settings: dict[str, Any],
-    planned: Planned,
-    seconds: float | None,
-    speed: Speed | None,
-    *,
-    given: bool,
-) -> tuple[BudgetPlan, dict[str, Any]]:
-    """Return plan and settings with as many steps as the time allows; with the plan's own where it names none.
+    plan: BudgetPlan, planned: Planned, seconds: float | None, speed: Speed | None, *, given: bool
+) -> tuple[BudgetPlan, dict[str, int]]:
+    """Return the plan with as many steps as the time allows, or its own where it names none; and when to evaluate.
 
     given: whether the steps are.
     """
@@ -231,7 +232,7 @@ def _kept(
             reason = f"{plan.tokens:,} tokens in updates of {training.batch_size} sequences, rounded down"
         if given:
             reason = "as given"
-        return budget.with_steps(plan, *sizes, training.steps, reason=reason, speed=reckoned), settings
+        return budget.with_steps(plan, *sizes, training.steps, reason=reason, speed=reckoned), {}
     evaluations, reading = 0, 0.0
     if planned.data.validation is not None:
         tokens = planned.data.validation.num_tokens
@@ -242,14 +243,8 @@ def _kept(
         f"{seconds:,.3g} s hold so many updates of {each:.3g} s, the median as measured, beside {evaluations} "
         f"evaluations of {reading:.2g} s; a tenth is kept for saving and for other work"
     )
-    changed: dict[str, Any] = {"steps": steps}
-    size = training.batch_size
-    if settings["training"]["schedule"].get("warmup_steps") == warmup_of(plan.settings, training.steps, size):
-        changed["schedule"] = {"warmup_steps": warmup_of(plan.settings, steps, size)}
-    if "eval_every" not in settings["training"] and evaluations:
-        changed["eval_every"] = math.ceil(steps / evaluations)
     kept = budget.with_steps(plan, *sizes, steps, reason=reason, speed=reckoned)
-    return kept, merge(settings, {"training": changed})
+    return kept, {"eval_every": math.ceil(steps / evaluations)} if evaluations else {}
 
 
 def _overridden(plan: BudgetPlan, corpus: Corpus, given: Mapping[str, Any]) -> Iterator[str]:

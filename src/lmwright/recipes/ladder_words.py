@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lmwright.recipes import ladder_plan, ladder_sweep
 from lmwright.recipes.ladder_plan import Ladder, Trunk
 from lmwright.recipes.ladder_sweep import Tried
 from lmwright.scaling.flops import count_parameters
+from lmwright.scaling.priors import Scale
 
 SWEEP_RUNS = (
     3 * ladder_sweep.FIRST_RATES,  # three batches
@@ -74,6 +76,7 @@ def swept(trunk: Trunk, tried: Sequence[Tried]) -> dict[str, Any]:
         "size": trunk.name,
         "parameters": trunk.parameters,
         "tokens": trunk.tokens(0),
+        "scale": asdict(Scale.of(trunk.config, trunk.tokens(0), trunk.length)),
         "trials": [
             {"batch_size": size, "learning_rate": rate, "loss": loss if math.isfinite(loss) else None}
             for size, rate, loss in rows

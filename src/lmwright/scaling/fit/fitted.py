@@ -26,6 +26,7 @@ from lmwright.scaling.fit.minimise import AGREEMENT
 from lmwright.scaling.fit.profile import Interval
 from lmwright.scaling.flops import Convention
 from lmwright.scaling.points import Floats, logs_of
+from lmwright.scaling.sweep import Trial
 
 QUANTILES = 32  # of the noise of one point, added to each draw of a prediction
 
@@ -51,7 +52,7 @@ class Fitted:
     `level`. draws: coordinates of each bootstrap draw. scale: robust standard deviation of a point's ln L;
     design_effect: by how much its runs correlate the points. freedom: degrees of freedom of the bootstrap.
     largest: what was fitted at most, of each input. families, domains, contexts: what the points were of, sorted,
-    without those that do not say.
+    without those that do not say. trials: of the sweep of rate and batch that the runs were trained by.
     """
 
     law: str
@@ -78,6 +79,7 @@ class Fitted:
     families: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     contexts: tuple[int, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
     def natural(self) -> dict[str, float]:
         """Return the numbers that papers print. Print them with `interval`."""

@@ -18,14 +18,15 @@ import numpy as np
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
 from lmwright.scaling import laws
-from lmwright.scaling.flops import Convention, flops_per_token
+from lmwright.scaling.flops import Convention, attended, flops_per_token, matrix_parameters
 from lmwright.scaling.frontier.parametric import best, six_n
 from lmwright.scaling.laws import data_constrained
-from lmwright.scaling.planning.shape import ASPECT, counted
+from lmwright.scaling.planning.shape import ASPECT, counted, shape
 from lmwright.scaling.points import Floats
 
 # Muennighoff et al. 2023, on C4. Their own runs hardly identify them: R_D* from 13 to 300 fits as well.
 REPEATS = {"R_D_star": 15.39, "R_N_star": 5.31}
+LARGE = 1e10  # parameters of a model whose layers stand for those of a family
 MANY_EPOCHS = 4.0  # up to which repeats were nearly as good as new
 
 
@@ -118,23 +119,30 @@ def spend(
     )
 
 
-def dense_per_token(
-    *, vocab_size: int, length: int, convention: Convention, tied: bool, aspect: float = ASPECT
+def smooth_per_token(
+    family: str, *, vocab_size: int, length: int, convention: Convention, tied: bool, aspect: float = ASPECT
 ) -> Callable[[Floats], Floats]:
-    """Return f(N) of dense transformers with `aspect` = width by layers, smooth in N; head and attention count.
+    """Return f(N) of a family's models with `aspect` = width by layers, smooth in N; head and attention count.
 
-    A layer of width w has 12 w^2 elements, so N = 12 w^3 / aspect, and V w or 2 V w more where embeddings are
-    counted; f = 6 (12 w^3 / aspect + V w) + 12 w^2 T / aspect. Norms and biases are left out.
+    A layer of width w has m w^2 elements (12 of a transformer, 8 of an LSTM), so N = m w^3 / aspect, and V w or
+    2 V w more where embeddings are counted; f = 6 (m w^3 / aspect + V w) + a w^2 T / aspect, where a is 12 if
+    layers attend, else 0. m and a are those of a large model of the family. Norms and biases are left out.
     """
-    tables = 0 if convention == "kaplan" else vocab_size if tied else 2 * vocab_size
+    large = shape(LARGE, vocab_size=vocab_size, length=length, convention="kaplan", family=family).config
+    elements = matrix_parameters(large) / large.hidden_size**2
+    attention = 12 * attended(large) / large.hidden_size
+    tables = 0
+    if convention == "chinchilla":
+        tables = (1 if tied else 2) * vocab_size + (length if large.position == "learned" else 0)
 
     def per_token(parameters: Floats) -> Floats:
-        width = np.cbrt(parameters * aspect / 12)  # without tables: Newton's iteration falls from here to the root
+        # Without tables: Newton's iteration falls from here to the root.
+        width = np.cbrt(parameters * aspect / elements)
         for _ in range(60):
-            excess = 12 * width**3 / aspect + tables * width - parameters
-            width = width - excess / (36 * width**2 / aspect + tables)
-        body = 12 * width**3 / aspect
-        flops: Floats = 6 * (body + vocab_size * width) + 12 * width**2 * length / aspect
+            excess = elements * width**3 / aspect + tables * width - parameters
+            width = width - excess / (3 * elements * width**2 / aspect + tables)
+        body = elements * width**3 / aspect
+        flops: Floats = 6 * (body + vocab_size * width) + attention * width**2 * length / aspect
         return flops
 
     return per_token

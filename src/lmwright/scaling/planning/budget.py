@@ -78,14 +78,12 @@ class Budget:
             )
         return self.seconds * rate
 
-    def reason(self, rate: float | None = None) -> str:
-        """Return how the FLOPs come about, in words. Raises ConfigError as `compute`."""
-        total = f"{self.compute(rate):.3g} FLOPs"
+    def reason(self) -> str:
+        """Return how FLOPs that need no rate come about, in words. Raises ConfigError as `compute`."""
+        total = f"{self.compute():.3g} FLOPs"
         if self.device is not None:
             peak = f"{PEAKS[self.device] / 1e12:.4g} TFLOP/s (dense, 16 bit)"
             return f"{total}: {self.devices} x {self.device} for {self.seconds:,.0f} s at {self.mfu:.0%} of {peak}"
-        if self.seconds is not None:
-            return f"{total}: {self.seconds:,.0f} s on this machine at {rate:.3g} FLOP/s, as measured"
         return f"{total}, as given"
 
 

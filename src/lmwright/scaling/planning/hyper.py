@@ -9,7 +9,9 @@ Knows nothing of the machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
@@ -54,9 +56,40 @@ def choose(config: ModelConfig, tokens: float, length: int, *, rules: Swept | No
         steps=steps,
         learning_rate=learning_rate,
         warmup_steps=_warmup(scale, batch_size * length, steps, reasons),
-        weight_decay=_decay(scale, batch_size * length, learning_rate, reasons),
+        weight_decay=decay(scale, batch_size * length, learning_rate, reasons),
         reasons=reasons,
     )
+
+
+def moved(
+    chosen: Settings, config: ModelConfig, length: int, *, batch_size: int, steps: int, reasons: Mapping[str, str]
+) -> Settings:
+    """Return the settings at another batch, or for so many steps.
+
+    The rate goes by the square root of the batch; the warm-up has as many tokens as were chosen, or its share of
+    the run; the decay is what it would be of these. reasons: for batch and steps.
+    """
+    said = {**chosen.reasons, **reasons}
+    rate = at_batch(chosen.learning_rate, chosen.batch_size, batch_size)
+    if batch_size != chosen.batch_size:
+        said["learning_rate"] += f"; from a batch of {chosen.batch_size} to {batch_size} likewise"
+    warmup = round(chosen.warmup_steps * chosen.batch_size / batch_size)
+    return Settings(
+        batch_size=batch_size,
+        steps=steps,
+        learning_rate=rate,
+        warmup_steps=min(warmup, math.floor(WARMUP_SHARE * steps)),
+        weight_decay=decay(Scale.of(config, steps * batch_size * length, length), batch_size * length, rate, said),
+        reasons=said,
+    )
+
+
+def schedule(warmup_steps: int) -> dict[str, Any]:
+    """Return the schedule of a run that ends: the rate is held, and let down to nothing over the last fifth.
+
+    A law that was fitted to such runs foretells no other (Hägele et al. 2024, arXiv:2405.18392, section 3).
+    """
+    return {"name": "wsd", "warmup_steps": warmup_steps, "floor": 0.0}  # a fifth is what wsd takes by itself
 
 
 def _batch(rule: Rule, scale: Scale, length: int, reasons: dict[str, str]) -> int:
@@ -92,7 +125,8 @@ def _warmup(scale: Scale, batch_tokens: int, steps: int, reasons: dict[str, str]
     return min(wanted, most)
 
 
-def _decay(scale: Scale, batch_tokens: int, learning_rate: float, reasons: dict[str, str]) -> float:
+def decay(scale: Scale, batch_tokens: int, learning_rate: float, reasons: dict[str, str]) -> float:
+    """Return AdamW's weight decay of a run at such a batch and rate, and say why in `reasons`."""
     share = power_lines.timescale(scale)
     wanted = batch_tokens / (learning_rate * scale.tokens * share)
     decay = min(max(wanted, LEAST_DECAY), MOST_DECAY)
