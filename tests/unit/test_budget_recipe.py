@@ -16,13 +16,16 @@ import pytest
 from lmwright.cli.main import run
 from lmwright.data.build import Corpus, build_corpus
 from lmwright.errors import ConfigError
-from lmwright.recipes import budget, budget_words, dial
+from lmwright.recipes import budget, budget_words, dial, ladder_plan
 from lmwright.recipes.budget_basis import Speed, law_of, predict
+from lmwright.recipes.ladder_plan import Ladder
 from lmwright.recipes.pretrain_config import resolve
+from lmwright.scaling import priors
 from lmwright.scaling.fit import Fitted, fit
 from lmwright.scaling.flops import count_parameters, flops_per_token
 from lmwright.scaling.planning import design, from_draws, shape
 from lmwright.scaling.points import Points
+from lmwright.scaling.priors import Scale
 from lmwright.text.tokenizer import train_bpe
 
 SPEED = Speed(peak=1e11, device="cpu", precision="fp32", source="by the test")
@@ -69,6 +72,11 @@ def law(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("law") / "law.json"
     place.write_text(fitted.to_json())
     return place
+
+
+def written(fitted: Fitted, place: Path) -> Path:
+    (place / "other.json").write_text(fitted.to_json())
+    return place / "other.json"
 
 
 def test_the_plan_spends_the_budget_and_no_more(large: Corpus, law: Path) -> None:
@@ -175,6 +183,69 @@ def test_what_is_planned_is_what_a_run_resolves_to(corpus: Path, law: Path) -> N
     assert training.schedule["warmup_steps"] == made.settings.warmup_steps
 
 
+def test_the_schedule_is_that_of_a_ladders_runs(large: Corpus, law: Path) -> None:
+    asked = Ladder(corpus=str(large.directory), sizes=(1e5,), tokens_per_parameter=2.0, context_length=32)
+    [trunk] = ladder_plan.trunks(asked, large)
+    steps, made = trunk.steps(1), budget.plan("1e12", large, law=law, speed=SPEED)
+    chosen = dataclasses.replace(made.settings, steps=steps, warmup_steps=trunk.warmup)
+    planned = resolve(budget.run_settings(dataclasses.replace(made, settings=chosen), large), "test").training
+    climbed = trunk.run_file(asked.corpus, steps=steps, schedule=trunk.decaying(1), rate=chosen.learning_rate)
+    there = resolve(climbed, "test").training
+    assert trunk.warmup > 0
+    assert [planned.lr(step) for step in range(steps)] == [there.lr(step) for step in range(steps)]
+
+
+def test_what_a_laws_fit_says_against_it_is_said(large: Corpus, fitted: Fitted, tmp_path: Path) -> None:
+    quiet = dataclasses.replace(fitted, warnings=())
+    sure = budget.plan("1e11", large, law=written(quiet, tmp_path), speed=SPEED)
+    assert not any("the law's" in warning for warning in sure.warnings)
+    loose = dataclasses.replace(
+        fitted,
+        warnings=("alpha is at its upper bound 2",),
+        profile=(*fitted.profile[:3], dataclasses.replace(fitted.profile[3], open_high=True), fitted.profile[4]),
+    )
+    shown = budget_words.lines(budget.plan("1e11", large, law=written(loose, tmp_path), speed=SPEED))
+    assert "warning       the law's fit says: alpha is at its upper bound 2" in shown
+    assert "warning       the law's points do not identify its alpha" in shown
+    assert not any("N* is known" in line for line in shown)
+    wild = [(a + 9 * (-1) ** n, *rest) for n, (a, *rest) in enumerate(fitted.draws)]
+    open_ = dataclasses.replace(fitted, draws=tuple(wild))
+    warnings = budget.plan("1e11", large, law=written(open_, tmp_path), speed=SPEED).warnings
+    assert any("N* is known to a factor of 10^" in warning and "is a guess" in warning for warning in warnings)
+
+
+def test_another_family_text_or_context_than_the_laws_is_said(
+    large: Corpus, fitted: Fitted, tmp_path: Path
+) -> None:
+    name = Path(large.facts.source).name
+    known = dataclasses.replace(fitted, families=("gpt2", "llama"), domains=(name,), contexts=(64,))
+    law = written(known, tmp_path)
+    alike = budget.plan("1e11", large, law=law, speed=SPEED, context=64)
+    assert not any("its interval does not hold" in warning for warning in alike.warnings)
+    other = budget.plan("1e11", large, law=law, speed=SPEED, context=32, family="lstm")
+    said = [warning for warning in other.warnings if "its interval does not hold" in warning]
+    assert len(said) == 2
+    assert said[0].startswith("the law is of models of the family gpt2, llama, the plan of lstm")
+    assert said[1].startswith("the law is of a context of 64, the plan of 32")
+    elsewhere = written(dataclasses.replace(known, domains=("a/" + name, "wiki")), tmp_path)
+    [text] = [
+        warning
+        for warning in budget.plan("1e11", large, law=elsewhere, speed=SPEED, context=64).warnings
+        if "its interval does not hold" in warning
+    ]
+    assert text.startswith(f"the law is of text a/{name}, wiki, the plan of {large.facts.source}")
+
+
+def test_rules_that_were_not_asked_are_named_with_what_they_say(large: Corpus, law: Path) -> None:
+    made = budget.plan("1e12", large, law=law, speed=SPEED)
+    [line] = [line for line in budget_words.lines(made) if line.startswith("other priors")]
+    scale = Scale.of(made.architecture, made.tokens, made.length)
+    for name in ("deepseek", "porian", "step_law"):
+        assert f"{name} rate {priors.suggest(name, scale).learning_rate:.2g} at" in line
+    assert "power_lines no rate at" in line
+    assert "step_law_small" not in line
+
+
 def test_the_next_runs_are_cheap_and_make_the_law_surer(large: Corpus, law: Path) -> None:
     made = budget.plan("1e14", large, law=law, speed=SPEED)
     spreads = [made.spread, *(one.spread for one in made.next_runs)]
@@ -234,6 +305,33 @@ def test_settings_beside_the_budget_go_over_the_plan_and_are_said(corpus: Path, 
     lines = "\n".join(said)
     assert "training.optimizer.lr = 0.003, in place of" in lines
     assert "training.batch_size = 4, in place of" in lines
+    count = count_parameters(config.architecture).total
+    assert f"\nparameters    {count:,} parameters: llama of width 32 by 1 layers, as the settings say" in lines
+    assert "\nrate          0.003 (as given)" in lines
+    assert found.plan.settings.learning_rate == 0.003
+    assert "\nschedule      wsd (" in lines
+
+
+def test_another_optimiser_and_schedule_are_said_with_their_own_settings(corpus: Path, law: Path) -> None:
+    said: list[str] = []
+    given: dict[str, Any] = {
+        "data": {"corpus": str(corpus)},
+        "training": {
+            "threads": 1, "precision": "fp32", "matmul": "highest", "compile": False,
+            "optimizer": {"name": "muon"}, "schedule": {"name": "cosine"},
+        },
+    }  # fmt: skip
+    found = dial.dial("2e10", given, "test", law=law, say=said.append)
+    training = found.planned.config.training
+    assert training.schedule["floor"] == 0.1, "cosine's own, not that of the plan's schedule"
+    chosen = found.plan.settings
+    assert (chosen.learning_rate, chosen.weight_decay, chosen.warmup_steps) == (
+        training.optimizer["lr"], training.optimizer["weight_decay"], training.schedule["warmup_steps"]
+    )  # fmt: skip
+    lines = "\n".join(said)
+    assert "\noptimiser     muon (as given; the rules" in lines
+    assert "\nschedule      cosine (as given; a ladder's runs have wsd" in lines
+    assert f"\nrate          {training.optimizer['lr']:.3g} (as given, or what muon takes by itself)" in lines
 
 
 def test_a_batch_that_is_given_moves_the_rate_and_keeps_the_tokens_of_the_warm_up(
@@ -249,6 +347,7 @@ def test_a_batch_that_is_given_moves_the_rate_and_keeps_the_tokens_of_the_warm_u
     given = {"data": {"corpus": str(large.directory)}, "training": {"batch_size": fewer}}
     tree = dial._settings(made, large, given)["training"]
     assert tree["optimizer"]["lr"] == moved.learning_rate
+    assert tree["optimizer"]["weight_decay"] == moved.weight_decay
     assert tree["schedule"]["warmup_steps"] == moved.warmup_steps
 
 
@@ -290,6 +389,9 @@ def test_the_steps_follow_from_the_time_that_updates_take(
     assert training.steps == math.floor((63 - evaluations * reading) / 0.25)
     assert found.plan.settings.steps == training.steps
     assert training.eval_every == math.ceil(training.steps / evaluations)
+    assert training.schedule["warmup_steps"] == found.plan.settings.warmup_steps <= training.steps // 10
+    level = training.steps - training.steps // 5
+    assert training.factor(level) == 1.0 > training.factor(level + 1)
     assert found.plan.seconds == pytest.approx(0.25 * training.steps, rel=1e-6)
     assert said[0].startswith("an update runs at"), "the assumed rate was far off, so the model was planned again"
     assert any("hold so many updates" in line for line in said)

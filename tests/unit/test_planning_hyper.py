@@ -9,7 +9,7 @@ import pytest
 
 from lmwright.errors import ConfigError
 from lmwright.scaling.flops import count_parameters
-from lmwright.scaling.planning.hyper import choose
+from lmwright.scaling.planning.hyper import choose, moved
 from lmwright.scaling.planning.shape import shape
 from lmwright.scaling.priors import Scale
 from lmwright.scaling.sweep import Trial, fit_sweep
@@ -95,6 +95,23 @@ def test_what_was_swept_goes_before_the_prior_and_is_not_lowered():
     assert found.learning_rate == pytest.approx(5e-3)
     assert "measured on 1 size" in found.reasons["learning_rate"]
     assert "measured on 1 size" in found.reasons["batch_size"]
+
+
+def test_another_batch_moves_the_rate_the_warm_up_and_the_decay():
+    found = choose(LARGE, 1e10, 2048)
+    batch, steps = found.batch_size // 4, 4 * found.steps
+    other = moved(found, LARGE, 2048, batch_size=batch, steps=steps, reasons={"batch_size": "by the test"})
+    assert (other.batch_size, other.steps) == (batch, steps)
+    assert other.learning_rate == pytest.approx(found.learning_rate / 2)
+    assert other.warmup_steps == 4 * found.warmup_steps
+    # AdamW is to remember the same share of the run: B / (rate decay D) stays.
+    assert 0.01 < other.weight_decay < found.weight_decay < 0.2
+    assert other.weight_decay == pytest.approx(found.weight_decay / 2, rel=1e-3)
+    assert other.reasons["batch_size"] == "by the test"
+    assert f"from a batch of {found.batch_size} to {batch} likewise" in other.reasons["learning_rate"]
+    assert other.reasons["weight_decay"].startswith(f"{other.weight_decay:.3g} makes AdamW remember")
+    again = moved(other, LARGE, 2048, batch_size=batch, steps=steps, reasons={})
+    assert again == other
 
 
 def test_fewer_tokens_than_a_sequence_are_refused():
