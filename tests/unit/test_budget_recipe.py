@@ -227,6 +227,9 @@ def test_another_family_text_or_context_than_the_laws_is_said(
     assert len(said) == 2
     assert said[0].startswith("the law is of models of the family gpt2, llama, the plan of lstm")
     assert said[1].startswith("the law is of a context of 64, the plan of 32")
+    built = written(dataclasses.replace(known, domains=(large.directory.name,)), tmp_path)
+    beside = budget.plan("1e11", large, law=built, speed=SPEED, context=64)
+    assert not any("its interval does not hold" in warning for warning in beside.warnings), "the corpus, built"
     elsewhere = written(dataclasses.replace(known, domains=("a/" + name, "wiki")), tmp_path)
     [text] = [
         warning
@@ -241,7 +244,7 @@ def test_rules_that_were_not_asked_are_named_with_what_they_say(large: Corpus, l
     [line] = [line for line in budget_words.lines(made) if line.startswith("other priors")]
     scale = Scale.of(made.architecture, made.tokens, made.length)
     for name in ("deepseek", "porian", "step_law"):
-        assert f"{name} rate {priors.suggest(name, scale).learning_rate:.2g} at" in line
+        assert f"{name} {priors.suggest(name, scale).learning_rate:.2g} at" in line
     assert "power_lines no rate at" in line
     assert "step_law_small" not in line
 

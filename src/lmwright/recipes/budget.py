@@ -78,7 +78,9 @@ class BudgetPlan:
         """What is not to be trusted, or would be better spent."""
         return (
             *doubts(self.law, self.predicted, self.architecture, self.epochs),
-            *elsewhere(self.law, self.architecture.family, self.source, self.length),
+            *elsewhere(
+                self.law, self.architecture.family, (self.source, str(self.corpus.absolute())), self.length
+            ),
             *self.small,
             *self.predicted.warnings,
         )

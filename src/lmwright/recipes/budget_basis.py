@@ -6,6 +6,7 @@ Without a law of one's own a published one is used. Knows nothing of budgets.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -206,22 +207,24 @@ def doubts(used: LawUsed, predicted: Predicted, model: ModelConfig, epochs: floa
     return tuple(found)
 
 
-def elsewhere(used: LawUsed, family: str, source: str, context: int) -> tuple[str, ...]:
+def elsewhere(used: LawUsed, family: str, texts: Sequence[str], context: int) -> tuple[str, ...]:
     """Say where the planned run is of another family, text or context than the runs of one's own law.
 
-    source: what the corpus was built from; the points of a law name it, or the last parts of its path.
+    texts: what the corpus was built from, and its directory; the points of a law name one of them, or the last
+    parts of its path.
     """
     if used.fitted is None:
         return ()
     fitted = used.fitted
-    same_text = any(Path(source).parts[-len(Path(name).parts) :] == Path(name).parts for name in fitted.domains)
+    known = [Path(name).parts for name in fitted.domains]
+    same_text = any(Path(text).parts[-len(parts) :] == parts for text in texts for parts in known)
     asked = (
         ("models of the family", family, fitted.families, family in fitted.families),
-        ("text", source, fitted.domains, same_text),
+        ("text", texts[0], fitted.domains, same_text),
         ("a context of", context, fitted.contexts, context in fitted.contexts),
     )
     return tuple(
-        f"the law is of {what} {', '.join(map(str, known))}, the plan of {planned}: its interval does not hold"
-        for what, planned, known, same in asked
-        if known and not same
+        f"the law is of {what} {', '.join(map(str, those))}, the plan of {planned}: its interval does not hold"
+        for what, planned, those, same in asked
+        if those and not same
     )

@@ -188,10 +188,10 @@ def _priors(plan: BudgetPlan) -> str:
     scale = Scale.of(plan.architecture, plan.tokens, plan.length)
     found = []
     for said in (priors.suggest(name, scale) for name in priors.names() if name != DEFAULT):
-        rate = "no rate" if said.learning_rate is None else f"rate {said.learning_rate:.2g}"
-        batch = "" if said.batch_tokens is None else f" at {said.batch_tokens:,.0f} tokens in an update"
-        found.append(f"{said.prior} {rate}{batch}{' (beyond its range)' if said.outside else ''}")
-    return "; ".join(found)
+        rate = "no rate" if said.learning_rate is None else f"{said.learning_rate:.2g}"
+        batch = "no batch" if said.batch_tokens is None else f"{said.batch_tokens:,.0f}"
+        found.append(f"{said.prior} {rate} at {batch}{' (beyond its range)' if said.outside else ''}")
+    return f"of rate, and tokens in an update: {'; '.join(found)}"
 
 
 def _memory(plan: BudgetPlan) -> str:

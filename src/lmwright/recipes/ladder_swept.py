@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmwright.config import convert
 from lmwright.errors import ConfigError, DataError
-from lmwright.recipes.ladder import RECORD, asked_before
+from lmwright.recipes.ladder import RECORD
 from lmwright.runs import read_json
 from lmwright.scaling.fit import Fitted
 from lmwright.scaling.priors import Scale
@@ -30,16 +30,16 @@ def with_trials(fitted: Fitted, sources: Sequence[Path]) -> Fitted:
 def trials(ladder: Path) -> tuple[Trial, ...]:
     """Return the trials of a ladder that ended with a loss. Raises DataError where its record cannot be read."""
     place = ladder / RECORD
-    length = asked_before(ladder).context_length
+    record = read_json(place)
     try:
         return tuple(
             Trial(
                 scale=convert(size["scale"], Scale, str(place)),
                 learning_rate=one["learning_rate"],
-                batch_tokens=one["batch_size"] * length,
+                batch_tokens=one["batch_size"] * record["asked"]["context_length"],
                 loss=one["loss"],
             )
-            for size in read_json(place)["sweep"]
+            for size in record["sweep"]
             if "scale" in size  # older records do not know it
             for one in size["trials"]
             if one["loss"] is not None
