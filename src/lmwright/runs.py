@@ -229,7 +229,7 @@ RUN = Kind(
     "a run",
     "|".join(re.escape(name) for name in sorted(RUN_FILES)),
     ("env.json",),
-    beside=frozenset({"LOCK", "QUICKSTART_LOCK", "corpus", "ladder", "law.json"}),
+    beside=frozenset({"LOCK", "QUICKSTART_LOCK", "corpus", "ladder", "law.json", "quickstart.json"}),
     inside={"model": EXPORT, "checkpoints": Kind("a run's checkpoints", r"step-\d+", ())},
 )
 

@@ -83,7 +83,7 @@ def contents(run: Path) -> list[tuple[str, int]]:
 
 def test_every_promised_file_is_there(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    others = {"corpus", "ladder", "law.json"}
+    others = {"corpus", "ladder", "law.json", "quickstart.json"}
     assert names - {"LOCK", "QUICKSTART_LOCK"} == {*others, *runs.RUN_FILES} - {"trackers"}
 
 
@@ -102,6 +102,16 @@ def test_a_law_of_the_ladder_foretold_the_run(run: Path, told: list[str]) -> Non
     within = kept["loss"]["low"] <= measured <= kept["loss"]["high"]
     assert f"{measured:.4f} nats/token on the validation split; predicted" in told[-1]
     assert told[-1].endswith("within it" if within else "outside it")
+
+
+def test_the_seconds_of_every_stage_are_kept_and_told(run: Path, told: list[str]) -> None:
+    """Of those before a kill, too; that which was killed was begun anew."""
+    seconds = json.loads((run / "quickstart.json").read_text())["seconds"]
+    assert list(seconds) == list(quickstart.STAGES)
+    assert all(value >= 0 for value in seconds.values())
+    line = told[-2]
+    assert line.startswith(f"seconds       gather {seconds['gather']:.1f}, tokenizer ")
+    assert line.endswith(f", report {seconds['report']:.1f}; {sum(seconds.values()):,.0f} in all")
 
 
 def test_what_was_done_before_a_kill_was_not_done_again(told: list[str]) -> None:
@@ -162,8 +172,11 @@ def test_a_ladder_goes_on_as_it_was_begun(corpus: Path, tmp_path: Path, run: Pat
         patch.setattr(quickstart_plan, "ladder", climb)
         for steps in (10, 1000):
             opened = Corpus.open(tmp_path / "corpus")
-            quickstart_plan.climb(MINI, opened, tmp_path, minutes=None, steps=steps, say=print)
+            quickstart_plan.climb(MINI, opened, tmp_path, minutes=None, steps=steps, seed=3, say=print)
     assert asked[0] == asked[1]
+    other = Quickstart(corpus=Corpus.open(tmp_path / "corpus").facts.source, vocab_size=512, seed=4)
+    with pytest.raises(LmwrightError, match="begun with seed = 3, not 4"):
+        quickstart._refuse_other(other, tmp_path, False, print)
 
 
 def test_force_removes_a_ladder_and_nothing_else(tmp_path: Path) -> None:

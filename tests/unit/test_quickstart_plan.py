@@ -27,7 +27,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     def ask(mini: Mini, tokens: int = 10**9, *, minutes: float | None = None, steps: int | None = None) -> Ladder:
         found: list[Ladder] = []
         monkeypatch.setattr(quickstart_plan, "ladder", lambda given, out, **more: found.append(given))
-        quickstart_plan.climb(mini, corpus(tokens), Path("nowhere"), minutes=minutes, steps=steps, say=print)
+        given: Any = {"minutes": minutes, "steps": steps, "seed": 7}
+        quickstart_plan.climb(mini, corpus(tokens), Path("nowhere"), **given, say=print)
+        assert found[0].seeds == (7,), "the ladder's runs have the seed of the run"
         return found[0]
 
     return ask

@@ -21,10 +21,11 @@ from lmwright.cli._paths import CORPUS, PATH
 @click.option("--seed", type=int, help="Names every random stream.  [default: 0]")
 @click.option("--force", is_flag=True, help="Start anew, replacing the quickstart in --out.")
 def command(out: Path, force: bool, **flags: Any) -> None:
-    """Train a small model on your text and write a report about it.
+    """Train a small model on your text, foretell its loss, and write a report about it.
 
-    Gathers text, trains a tokenizer, builds shards, pretrains, evaluates, samples, exports a Hugging Face
-    directory and verifies it. Stopped halfway, the same command goes on where it was.
+    Gathers text, trains a tokenizer and builds shards; trains a ladder of smaller models, fits a scaling law to
+    their losses, and plans the model by it; pretrains, evaluates, samples, exports a Hugging Face directory and
+    verifies it. Stopped halfway, the same command goes on where it was.
     """
     from lmwright.config import convert
     from lmwright.recipes.quickstart import Quickstart, quickstart

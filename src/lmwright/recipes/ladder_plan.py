@@ -126,7 +126,7 @@ class Trunk:
 
     def decaying(self, number: int) -> dict[str, Any]:
         """Return the schedule of a run that ends."""
-        return {"name": "wsd", "warmup_steps": self.warmup, "decay_steps": self.unit << number, "floor": 0.0}
+        return {**hyper.schedule(self.warmup), "decay_steps": self.unit << number}
 
     def run_file(
         self, corpus: str, *, steps: int, schedule: dict[str, Any], rate: float, evaluate: bool = True

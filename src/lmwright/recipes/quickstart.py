@@ -4,11 +4,11 @@ Every stage is the one that its own verb runs; this file only strings them toget
 quickstart in the same directory was stopped. All of it lies in one run directory:
 
     OUT/  corpus/  ladder/  law.json  checkpoints/  model/ (the export)  report.html  and the files of a run
+          quickstart.json (the seconds of each stage)
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,12 @@ from lmwright.data.corpus import list_corpus, read_corpus
 from lmwright.errors import ConfigError, UnsupportedError
 from lmwright.recipes import dial, pretrain, quickstart_end, quickstart_plan
 from lmwright.recipes.quickstart_plan import Mini
+from lmwright.recipes.quickstart_stages import Stages
 from lmwright.runs import RUN, RunDirectory, atomic_write_json, hold, read_json, refuse_existing
 from lmwright.text.tokenizer import train_bpe
 from lmwright.train.ranks import Ranks, of_environment
 
 Say = Callable[[str], None]
-STAGES = (
-    *("gather", "tokenizer", "shards", "ladder", "fit", "plan"),
-    *("pretrain", "evaluate", "sample", "export", "report"),
-)
 DEFAULT_MINUTES = 2.0
 
 
@@ -80,7 +77,7 @@ def _refuse_several(ranks: Ranks) -> None:
 
 
 def _stages(asked: Quickstart, out: Path, force: bool, say: Say) -> Path:
-    stage = functools.partial(_announce, say)
+    stage = Stages(out, say)
     corpus = _corpus(asked, out, force, stage, say)
     _law(asked, corpus, out, stage, say)
     _train(asked, corpus, out, stage, say)
@@ -95,12 +92,9 @@ def _stages(asked: Quickstart, out: Path, force: bool, say: Say) -> Path:
     quickstart_end.export(opened, out, say)
     stage("report", "from the files of the run alone")
     page = quickstart_end.report(out, say)
+    stage.end()
     quickstart_end.compare(out, say)
     return page
-
-
-def _announce(say: Say, name: str, what: str) -> None:
-    say(f"\n[{STAGES.index(name) + 1}/{len(STAGES)}] {name}: {what}")
 
 
 def _refuse_other(asked: Quickstart, out: Path, force: bool, say: Say) -> None:
@@ -117,6 +111,8 @@ def _refuse_other(asked: Quickstart, out: Path, force: bool, say: Say) -> None:
         return
     facts = Corpus.open(out / "corpus").facts
     begun: dict[str, Any] = {"corpus": facts.source, "vocab_size": facts.vocab_size}
+    if (seed := quickstart_plan.seed_of(out)) is not None:
+        begun["seed"] = seed
     if (out / "config.json").is_file():
         training = read_json(out / "config.json")["training"]
         begun |= {"seed": training["seed"], "steps": training["steps"]}
@@ -161,7 +157,8 @@ def _law(asked: Quickstart, corpus: Corpus, out: Path, stage: Callable[[str, str
         return
     mini = asked.ladder
     stage("ladder", f"small models to foretell a larger one: {len(mini.sizes)} sizes by {mini.lengths} lengths")
-    quickstart_plan.climb(mini, corpus, out, minutes=_minutes(asked), steps=asked.steps, say=say)
+    asked_for: dict[str, Any] = {"minutes": _minutes(asked), "steps": asked.steps}
+    quickstart_plan.climb(mini, corpus, out, **asked_for, seed=asked.seed, say=say)
     stage("fit", "a law of the loss by parameters and tokens, tried on the largest of them first")
     quickstart_plan.fit_ladder(mini, out, say)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError
-from lmwright.recipes import budget_run, dial, fit, fit_words
+from lmwright.recipes import budget_run, dial, fit, fit_words, quickstart_stages
 from lmwright.recipes.budget_words import row
 from lmwright.recipes.dial import Dialled
 from lmwright.recipes.ladder import RECORD, asked_before, ladder
@@ -60,7 +60,9 @@ def context(corpus: Corpus) -> int:
     return budget_run.context(None, NO_FLOPS, corpus.facts.train.tokens, {})
 
 
-def climb(mini: Mini, corpus: Corpus, out: Path, *, minutes: float | None, steps: int | None, say: Say) -> None:
+def climb(
+    mini: Mini, corpus: Corpus, out: Path, *, minutes: float | None, steps: int | None, seed: int, say: Say
+) -> None:
     """Train the ladder in `out`, or go on with the one there. minutes, steps: of the run that it is for."""
     length, unique = context(corpus), corpus.facts.train.tokens
     least = LEAST * 5 * FEWEST_UNITS * length
@@ -73,10 +75,16 @@ def climb(mini: Mini, corpus: Corpus, out: Path, *, minutes: float | None, steps
         lengths=mini.lengths,
         context_length=length,
         convention="kaplan",
+        seeds=(seed,),
         sweep=0,
     )
     begun = (out / LADDER / RECORD).is_file()
     ladder(asked_before(out / LADDER) if begun else asked, out / LADDER, workers_wanted=mini.workers, say=say)
+
+
+def seed_of(out: Path) -> int | None:
+    """Return the seed of the ladder in `out`; None where none was begun."""
+    return asked_before(out / LADDER).seeds[0] if (out / LADDER / RECORD).is_file() else None
 
 
 def fit_ladder(mini: Mini, out: Path, say: Say) -> None:
@@ -117,11 +125,12 @@ def plan(corpus: Corpus, out: Path, *, minutes: float | None, steps: int | None,
 
 
 def clear(out: Path) -> None:
-    """Remove ladder, law and settings of an earlier quickstart. Raises ConfigError for what is no ladder."""
+    """Remove ladder, law, times and settings of an earlier one. Raises ConfigError for what is no ladder."""
     place = out / LADDER
     if place.is_dir():
         if any(place.iterdir()) and not (place / RECORD).is_file():
             raise ConfigError(f"{place}: is no ladder, so it is not replaced; choose another --out")
         shutil.rmtree(place)
     (out / LAW).unlink(missing_ok=True)
+    (out / quickstart_stages.RECORD).unlink(missing_ok=True)
     (out / "config.json").unlink(missing_ok=True)  # by which a run is known to have begun
