@@ -51,12 +51,16 @@ def test_a_rule_says_when_it_is_asked_outside_its_range_and_only_then(name):
     assert priors.suggest(name, dataclasses.replace(INSIDE, tokens=1e25, non_embedding=1e25)).outside
 
 
+@pytest.mark.parametrize("times", [1e-3, 1])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rule_is_a_power_law_larger_runs_take_larger_batches(name):
+def test_a_rule_is_a_power_law_larger_runs_take_larger_batches(name, times):
+    """On either side of 60 million parameters, where Step Law bends."""
     prior = priors.load(name)
     sizes = [
-        Scale(**{key: value * 4.0**step for key, value in dataclasses.asdict(INSIDE).items()}) for step in range(4)
+        Scale(**{key: value * times * 4.0**step for key, value in dataclasses.asdict(INSIDE).items()})
+        for step in range(4)
     ]
+    assert max(size.non_embedding for size in sizes) < 6e7 or min(size.non_embedding for size in sizes) > 6e7
     for read in (prior.learning_rate, prior.batch_tokens):
         logs = [math.log(value) for value in map(read, sizes) if value is not None]
         slopes = [later - earlier for earlier, later in itertools.pairwise(logs)]
@@ -104,6 +108,14 @@ def test_published_figures_come_out():
     assert lines.learning_rate is None
     one = dataclasses.replace(INSIDE, tokens=INSIDE.total)
     assert priors.load("power_lines").timescale(one) == pytest.approx(1.084)
+
+
+def test_step_law_bends_where_its_range_begins_and_meets_itself_there():
+    """Below 6e7 by the power 0.15 more, as measured: a tenth of the size takes 10^-0.15 of its rate."""
+    for size, bend in ((6e9, 1.0), (6e7, 1.0), (6e6, 10**-0.15), (6e5, 10**-0.30)):
+        large, small = (said(name, non_embedding=size, tokens=1e9) for name in ("step_law", "step_law_small"))
+        assert small.learning_rate == pytest.approx(bend * large.learning_rate, rel=1e-12)
+        assert small.batch_tokens == large.batch_tokens
 
 
 def test_an_unknown_rule_is_refused_with_the_nearest():

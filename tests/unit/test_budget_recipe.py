@@ -23,7 +23,7 @@ from lmwright.recipes.pretrain_config import resolve
 from lmwright.scaling import priors
 from lmwright.scaling.fit import Fitted, fit
 from lmwright.scaling.flops import count_parameters, flops_per_token
-from lmwright.scaling.planning import design, from_draws, shape
+from lmwright.scaling.planning import shape
 from lmwright.scaling.points import Points
 from lmwright.scaling.priors import Scale
 from lmwright.text.tokenizer import train_bpe
@@ -258,33 +258,6 @@ def test_the_next_runs_are_cheap_and_make_the_law_surer(large: Corpus, law: Path
     for one in made.next_runs:
         assert one.flops <= 0.1 * made.flops * (1 + 1e-9)
         assert one.tokens <= 4 * made.unique_tokens
-
-
-def test_draws_choose_as_points_do_where_the_law_is_linear() -> None:
-    """Draws of the posterior that `design` has in mind, small enough for the law to be straight."""
-    theta = np.array([math.log(400.0), math.log(2000.0), math.log(1.8), 0.34, 0.36])
-    size, tokens = (
-        column.ravel() for column in np.meshgrid(np.geomspace(1e6, 1e8, 6), np.geomspace(1e8, 1e10, 6))
-    )
-    measured = {"parameters": size, "tokens": tokens}
-    candidates = {"parameters": [2e6, 3e8, 1e7, 1e8], "tokens": [1e8, 3e9, 3e10, 2e8]}
-    target, scale = {"parameters": [1e9], "tokens": [2e10]}, 1e-5
-    from lmwright.scaling import laws
-    from lmwright.scaling.points import logs_of
-
-    module = laws.load("chinchilla")
-    rows = module.log_loss(theta[None], logs_of(measured))[1][0] / scale
-    unit = np.array([high - low for low, high in module.BOUNDS]) / math.sqrt(12)
-    covariance = np.linalg.inv(rows.T @ rows + np.diag(unit**-2))
-    draws = np.random.default_rng(0).multivariate_normal(theta, covariance, size=40_000, method="cholesky")
-    by_points = design.next_runs("chinchilla", theta, measured, candidates, target, scale=scale, count=3)
-    by_draws = from_draws.next_runs("chinchilla", draws, candidates, target, scale=scale, count=3)
-    assert [one.row for one in by_draws] == [one.row for one in by_points]
-    # The middle 95% of a normal has 0.759 of its variance.
-    for drawn, known in zip(by_draws[:1], by_points[:1], strict=True):
-        assert drawn.before == pytest.approx(math.sqrt(0.759) * known.before, rel=0.03)
-    with pytest.raises(ConfigError, match="20 draws"):
-        from_draws.next_runs("chinchilla", draws[:5], candidates, target, scale=scale)
 
 
 def test_settings_beside_the_budget_go_over_the_plan_and_are_said(corpus: Path, law: Path) -> None:

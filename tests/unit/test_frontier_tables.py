@@ -2,6 +2,10 @@
 
 Each row: parameters, FLOPs, tokens. The row of 67B is off the line of the others, by 1 to 5%; in approach 3
 the tokens of 280B are 4% fewer than its FLOPs pay for.
+
+The runs behind approaches 1 and 2 were never published, so of these only consistency can be shown: that one line
+of power laws gives the rows of a table to their rounding. That its exponents are the printed ones stands in
+test_scaling_published. Approach 3 is computed anew, from its constants.
 """
 
 from __future__ import annotations
@@ -11,14 +15,7 @@ import pytest
 
 from lmwright.scaling.frontier import along, through
 from lmwright.scaling.frontier.parametric import closed_form
-from lmwright.scaling.published.tables import EXPONENTS, PROJECTIONS
-
-
-@pytest.mark.parametrize("approach", PROJECTIONS)
-def test_the_line_through_a_table_has_the_printed_exponents(approach):
-    parameters, flops, tokens = np.array(PROJECTIONS[approach]).T
-    line = through(flops, parameters, tokens)
-    assert (round(line[1], 2), round(line[3], 2)) == EXPONENTS[approach]
+from lmwright.scaling.published.tables import PROJECTIONS
 
 
 @pytest.mark.parametrize(("approach", "off"), [(1, {67e9}), (2, {67e9}), (3, {67e9, 280e9})])

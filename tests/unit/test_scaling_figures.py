@@ -136,6 +136,27 @@ def test_valleys_are_of_equal_flops_and_their_bottoms_marked() -> None:
     assert "4 × 10¹⁵ FLOPs" in svg_text(axes.figure)
 
 
+def test_the_crosses_are_the_optima_of_approach_two() -> None:
+    """Three sizes a budget, 11% of FLOPs to both sides of its middle; cut and repeated points are of none."""
+    size = np.tile([3e6, 6e6, 1.2e7], 3) * np.repeat([1.0, 2.0, 4.0], 3)
+    flops = np.repeat([6e15, 2.4e16, 9.6e16], 3) * np.tile([1 / 1.11, 1.0, 1.11], 3)
+    tokens = flops / (6 * size)
+    theta = laws.load("chinchilla").from_natural({"A": 400.0, "B": 900.0, "E": 1.7, "alpha": 0.34, "beta": 0.31})
+    columns = {"parameters": np.log(size), "tokens": np.log(tokens)}
+    loss = np.exp(laws.load("chinchilla").log_loss(theta[None], columns)[0][0])
+    more = {"finished": [True] * 9 + [False] * 3, "unique_tokens": [*tokens, *tokens[:3]]}
+    points = Points.of(
+        [*size, *size[:3]], [*tokens, *tokens[:3]], [*loss, 0.5, 9.0, 9.0], convention="kaplan", **more
+    )
+    found = fit_law(points, draws=0, hold_out="none")
+    optima = found.approaches[1].frontier.budgets
+    assert len(optima) == 3
+    [axes] = figures.isoflop_figure(found.fitted, points).axes
+    wanted = [(math.log10(one.parameters), math.log10(one.loss)) for one in optima]
+    assert drawn(axes, "x") == [pytest.approx(place) for place in wanted]
+    assert len(drawn(axes, "o")) == 9
+
+
 def test_repeats_are_worth_what_the_law_says(repeated: LawFit) -> None:
     worth, loss = figures.repeats_figure(repeated.fitted, repeated.points).axes
     [curve] = curves(worth)

@@ -453,7 +453,9 @@ def test_a_prediction_far_beyond_the_points_is_warned_of():
     near = fitted.predict({"parameters": 1e9, "tokens": 29 * most / 1e9}, "chinchilla")
     far = fitted.predict({"parameters": 1e9, "tokens": [1e9, 31 * most / 1e9]}, "chinchilla")
     assert near.warnings == ()
-    assert "31 times beyond the largest fitted" in far.warnings[0]
+    assert any("6ND" in text and "31 times beyond the largest fitted" in text for text in far.warnings)
+    lopsided = fitted.predict({"parameters": 1e6, "tokens": 1000 * fitted.largest["tokens"]}, "chinchilla")
+    assert [text.split(" is ")[0] for text in lopsided.warnings] == ["tokens 8e+13"]
     line = fit("power_data", powers(0.01), draws=30)
     assert "tokens 3.1e+11 is 31 times" in line.predict({"tokens": 3.1e11}, "chinchilla").warnings[0]
 
@@ -562,6 +564,12 @@ def test_a_prediction_where_nothing_can_be_is_refused(wrong):
     for columns in ({"parameters": wrong, "tokens": 1e9}, {"parameters": [1e8, 1e8], "tokens": [1e9, wrong]}):
         with pytest.raises(ConfigError, match="must be positive and finite"):
             fitted.predict(columns, "chinchilla")
+
+
+def test_a_prediction_of_what_is_no_number_is_refused():
+    fitted = fit("power_data", powers(0.01), draws=5)
+    with pytest.raises(ConfigError, match=r"^points: tokens 'a lot'; must be a number, or a list of them$"):
+        fitted.predict({"tokens": "a lot"}, "chinchilla")
 
 
 @pytest.mark.parametrize("name", laws.names())

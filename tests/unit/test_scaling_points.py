@@ -172,6 +172,16 @@ def test_plain_columns_become_logarithms():
         logs_of({"tokens": [0.0]})
 
 
+@pytest.mark.parametrize("wrong", ["many", [1e9, "x"], [[1e9], [1e9, 2e9]], None, 10**400])
+def test_what_is_no_number_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"^points: tokens .*; must be a number, or a list of them$|positive"):
+        logs_of({"tokens": wrong})
+    if wrong is not None:
+        for name in ("tokens", "flops", "context"):
+            with pytest.raises(ConfigError, match=rf"^points: {name} .*; must be a number, or a list of them$"):
+                some(**{name: wrong})
+
+
 def test_labels_go_with_their_rows(tmp_path):
     points = some(family=["llama", "lstm", "llama"], domain=["code", "", "law"])
     assert points.labels("family") == ("llama", "lstm")

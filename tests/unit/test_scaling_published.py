@@ -250,12 +250,15 @@ def test_kaplans_power_laws_reach_one_at_their_scale_and_fall_by_their_exponent(
 
 
 def test_kaplans_allocation_exponents_follow_from_those_of_his_laws():
-    """Eq. 1.8: 1/alpha_C is the sum; printed beside it are the empirical ones, each of which is up to 0.05 off."""
+    """Eq. 1.8: 1/alpha_C is the sum; printed beside it are the empirical ones, which are somewhat off."""
     found = kaplan.allocation_exponents(KAPLAN_ALPHA_N, KAPLAN_ALPHA_B, KAPLAN_ALPHA_S)
     assert found["N"] + found["B"] + found["S"] == pytest.approx(1.0, rel=1e-12)
     assert found["L"] == pytest.approx(0.0525, abs=5e-5)
     assert found["D"] == found["B"] + found["S"]
-    assert all(abs(found[name] - printed) < 0.051 for name, printed in KAPLAN_ALLOCATION.items())
+    off = {"L": 0.0025, "N": -0.0488, "B": 0.0098, "S": 0.0390, "D": 0.0488}
+    assert {name: found[name] - printed for name, printed in KAPLAN_ALLOCATION.items()} == pytest.approx(
+        off, abs=1e-4
+    )
     assert KAPLAN_ALLOCATION["D"] == pytest.approx(KAPLAN_ALLOCATION["B"] + KAPLAN_ALLOCATION["S"])
     assert KAPLAN_ALLOCATION["N"] + KAPLAN_ALLOCATION["D"] == pytest.approx(1.0)
     # 0.24 is the printed exponent of the loss by that of the batch.

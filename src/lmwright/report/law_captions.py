@@ -31,7 +31,9 @@ CAPTIONS = {
     "comparison": (
         "The groups beside each other, a colour each: loss against parameters and against tokens, all else "
         "held where the axis says. Lines are the laws, bands their {level} intervals; dots are the runs, "
-        "moved along their law to that cut."
+        "moved along their law to that cut. The state of a recurrent model runs on through the text, while "
+        "one with attention sees its context alone: between such groups a part of the difference is that of "
+        "contexts."
     ),
 }
 ALT = {

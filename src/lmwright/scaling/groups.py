@@ -33,6 +33,7 @@ By = Literal["family", "domain"]
 UNSAID = "not said"
 FARTHEST = 1e4  # times the place: how far a need is looked for
 PLACES = 801
+RECURRENT = frozenset({"lstm"})  # families whose state runs on from one sequence into the next
 Number = tuple[float, tuple[float, float] | None]  # with its interval; None without draws
 
 
@@ -138,8 +139,26 @@ def _at(law: str, groups: Mapping[str, LawFit], place: dict[str, float]) -> Comp
         )
     return Comparison(
         law=law, level=groups[best].fitted.level, place=place, flops=flops, best=best, rows=tuple(rows),
-        warnings=tuple(warnings),
+        warnings=(*_unequal(groups), *warnings),
     )  # fmt: skip
+
+
+def _unequal(groups: Mapping[str, LawFit]) -> list[str]:
+    """Warn of groups whose losses are of unequal contexts."""
+    found = []
+    known = {name: one.fitted for name, one in groups.items() if one.fitted.families}
+    endless = [name for name, fitted in known.items() if RECURRENT & set(fitted.families)]
+    rows = [name for name in known if name not in endless]
+    if endless and rows:
+        found.append(
+            f"{', '.join(endless)}: the state runs on through the text, while a token of {', '.join(rows)} sees "
+            "no more than its context: a part of the difference is that of contexts"
+        )
+    lengths = {name: one.fitted.contexts for name, one in groups.items() if one.fitted.contexts}
+    if len(set(lengths.values())) > 1:
+        told = "; ".join(f"{name}: {', '.join(map(str, length))}" for name, length in lengths.items())
+        found.append(f"the contexts differ ({told} tokens), and a longer one lowers the loss")
+    return found
 
 
 def _thetas(one: LawFit) -> Floats:

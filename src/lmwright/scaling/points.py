@@ -92,13 +92,16 @@ class Points:
         """
         _check_convention(convention)
         given = {"parameters": parameters, "tokens": tokens, "loss": loss}
-        columns = {name: np.array(column, dtype=np.float64, ndmin=1) for name, column in given.items()}
+        columns = {name: np.atleast_1d(_floats(name, column)) for name, column in given.items()}
         rows = len(columns["parameters"])
         for name, column in columns.items():
             _check_numbers(name, column, rows)
-        columns["unique_tokens"] = _column(unique_tokens, columns["tokens"])
-        columns["flops"] = _column(flops, 6.0 * columns["parameters"] * columns["tokens"])
-        for name in ("unique_tokens", "flops"):
+        filled: dict[str, ArrayLike] = {
+            "unique_tokens": columns["tokens"] if unique_tokens is None else unique_tokens,
+            "flops": 6.0 * columns["parameters"] * columns["tokens"] if flops is None else flops,
+        }
+        for name, values in filled.items():
+            columns[name] = np.atleast_1d(_floats(name, values))
             _check_numbers(name, columns[name], rows)
         if np.any(columns["unique_tokens"] > columns["tokens"]):
             row = int(np.argmax(columns["unique_tokens"] > columns["tokens"]))
@@ -284,8 +287,12 @@ def _check_convention(value: str) -> None:
         raise ConfigError(f"points: convention {value!r}{closest(value, allowed)}; allowed: {', '.join(allowed)}")
 
 
-def _column(given: ArrayLike | None, otherwise: Floats) -> Floats:
-    return np.array(otherwise if given is None else given, dtype=np.float64, ndmin=1)
+def _floats(name: str, values: ArrayLike) -> Floats:
+    """Return a copy. Raises ConfigError for what is no number."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"points: {name} {values!r:.60}; must be a number, or a list of them") from None
 
 
 def _check_numbers(name: str, column: Floats, rows: int) -> None:
@@ -301,7 +308,7 @@ def _check_numbers(name: str, column: Floats, rows: int) -> None:
 
 
 def _contexts(given: ArrayLike | None, rows: int) -> Counts:
-    length = np.array(np.zeros(rows) if given is None else given, ndmin=1)
+    length = np.atleast_1d(np.zeros(rows) if given is None else _floats("context", given))
     if length.shape != (rows,) or not np.all(
         (length >= 0) & (length <= MOST_CONTEXT) & (length == np.floor(length))
     ):
@@ -316,7 +323,7 @@ def logs_of(columns: Mapping[str, ArrayLike]) -> dict[str, Floats]:
 
     Raises ConfigError for numbers that are not positive and finite, or columns of different lengths.
     """
-    given = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+    given = {name: _floats(name, column) for name, column in columns.items()}
     rows = max((column.size for column in given.values()), default=0)
     arrays = {name: column if column.ndim else np.full(rows, column) for name, column in given.items()}
     for name, column in arrays.items():

@@ -3,8 +3,7 @@
 Each draw is a law that the points allow. So the draws' covariance of ln L at candidates and target says what a
 candidate's loss would tell of the target: with K that covariance and s the noise of a point, a run at r leaves
 K - K_r K_r^T / (K_rr + s^2) (Rasmussen and Williams 2006, eq. 2.26). The best next run lowers the variance of the
-target most. `design` answers the same from points, taken as independent; draws are made by run, and are not.
-Knows nothing of costs: offer what can be paid.
+target most (c-optimal; Fedorov 1972), then the next given it. Knows nothing of costs: offer what can be paid.
 """
 
 # B draws, R rows (candidates, the target last)
@@ -12,16 +11,32 @@ Knows nothing of costs: offer what can be paid.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
-from lmwright.scaling.planning.design import Columns, NextRun
 from lmwright.scaling.points import Floats, logs_of
 
 MIDDLE = (0.025, 0.975)  # of the draws at the target: a few that ran away would be all of a variance
 FEWEST = 20  # draws of which a covariance is taken
+Columns = Mapping[str, ArrayLike]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextRun:
+    """A run to make. row: of the candidates.
+
+    before, after: standard deviation of the law's ln L at the target. gain: fall of the logarithm of its variance.
+    """
+
+    row: int
+    before: float
+    after: float
+    gain: float
 
 
 def next_runs(
