@@ -199,7 +199,7 @@ def as_given(made: BudgetPlan, training: TrainConfig) -> BudgetPlan:
     name = training.optimizer["name"]
     trained = {
         "learning_rate": training.optimizer["lr"],
-        "weight_decay": training.optimizer["weight_decay"],
+        "weight_decay": training.optimizer.get("weight_decay", made.settings.weight_decay),
         "warmup_steps": training.schedule["warmup_steps"],
     }
     changed = {key: value for key, value in trained.items() if value != getattr(made.settings, key)}
