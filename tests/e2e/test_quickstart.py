@@ -114,7 +114,7 @@ def test_the_seconds_of_every_stage_are_kept_and_told(run: Path, told: list[str]
     assert line.endswith(f", report {seconds['report']:.1f}; {sum(seconds.values()):,.0f} in all")
 
 
-def test_what_was_done_before_a_kill_was_not_done_again(told: list[str]) -> None:
+def test_what_was_done_before_a_kill_was_not_done_again(run: Path, told: list[str]) -> None:
     said = "\n".join(told)
     assert "is built already" in said
     assert "law.json: is fitted already" in said

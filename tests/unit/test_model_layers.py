@@ -186,7 +186,8 @@ def test_initialisation_is_gpt2s_and_deterministic():
     for (name, left), right in zip(model.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
         if left.dim() == 2:
-            spread = 0.02 / math.sqrt(8) if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+            last = name.endswith(("o_proj.weight", "down_proj.weight"))
+            spread = config.initializer_range / (math.sqrt(8) if last else 1)
             assert left.std().item() == pytest.approx(spread, rel=0.03), name
         else:
             assert (left == (1.0 if name.endswith("weight") else 0.0)).all(), name
