@@ -334,7 +334,9 @@ def test_the_decision_to_compile_is_taken_over_only_where_it_would_be_the_same(
         free_memory=2.0**33,
         compile=tried,
     )
-    longer = resolve(merge(chosen, {"training": {"steps": steps}}), "test")
+    # A plan of other steps has another decay, which takes no time either.
+    other = {"steps": steps, "optimizer": {"lr": 1e-4, "weight_decay": 0.07}}
+    longer = resolve(merge(chosen, {"training": other}), "test")
     adopted = pretrain_plan.adopt(longer, measured)
     assert (adopted is None) is again
     if adopted is not None:
