@@ -318,6 +318,8 @@ def test_runs_that_err_together_widen_the_profile():
     together = fit("chinchilla", ladder(0.001, common=0.005), draws=0)
     apart = fit("chinchilla", ladder(0.001, common=0.005, run=[str(row) for row in range(40)]), draws=0)
     assert together.design_effect > 1.5
+    assert any("points of a run err together (design effect" in text for text in together.warnings)
+    assert not any("err together" in text for text in apart.warnings)
     assert (together.freedom, apart.freedom) == (7, 35)
     widths = [one.interval("beta").high - one.interval("beta").low for one in (together, apart)]
     assert widths[0] > 1.2 * widths[1]

@@ -80,6 +80,7 @@ def fit(
             *checks.agreement(minimum.agreed, minimum.followed),
             *checks.at_bounds(module, minimum.theta_P),
             *checks.floor(module, minimum.theta_P, least_loss),
+            *checks.together(effect),
             *_unlike(module.PARAMETERS, around, drawn_BP, reach),
         ),
     )
