@@ -87,6 +87,19 @@ def test_the_law_is_what_the_points_can_tell(
     assert choose_law(points(parameters, tokens, unique_tokens=repeated))[0] == law
 
 
+@pytest.mark.parametrize("name", ["kaplan-joint", "besiroglu"])
+def test_of_the_two_laws_of_size_and_data_the_nearer_is_chosen_without_the_largest_rung(name: str) -> None:
+    known, grid = CONSTANTS[name], planted()
+    exact = laws.load(known.law).log_loss(np.array([known.theta()]), grid.logs(("parameters", "tokens")))[0][0]
+    column = np.exp(exact + 0.002 * np.random.default_rng(5).normal(size=len(grid)))
+    law, why = choose_law(replace(grid, loss=column))
+    assert law == known.law
+    assert ("closer to it than to chinchilla" in why) == (law == "kaplan")
+    # What is held out has no say, however far it lies from the law.
+    bent = np.where(largest_rung(grid), 3 * column, column)
+    assert choose_law(replace(grid, loss=bent)) == (law, why)
+
+
 def test_a_law_without_repeats_is_told_of_them() -> None:
     whole = planted()
     seen = replace(whole, unique_tokens=np.minimum(whole.tokens, 2e8))

@@ -147,7 +147,10 @@ def fit_law(
 
 
 def choose_law(points: Points) -> tuple[str, str]:
-    """Return the law that the points can tell, and why: by which columns vary, apart or as one, and repeats."""
+    """Return the law that the points can tell, and why: by which columns vary, apart or as one, and repeats.
+
+    Of the two laws of N and D the one is taken that lies closer to all but the largest rung.
+    """
     log_n, log_d = points.log("parameters"), points.log("tokens")
     vary_n, vary_d = np.std(log_n) > SPREAD, np.std(log_d) > SPREAD
     repeated = int((points.tokens > REPEATED * points.unique_tokens).sum())
@@ -164,7 +167,22 @@ def choose_law(points: Points) -> tuple[str, str]:
         return floored("power_compute"), "parameters and tokens vary as one, so compute is all that varies"
     if repeated >= SPARE and len(points) >= 7 + SPARE:
         return "data_constrained", f"parameters and tokens vary, and {repeated} points repeat their data"
-    return "chinchilla", "parameters and tokens vary apart"
+    return _of_two(points)
+
+
+def _of_two(points: Points) -> tuple[str, str]:
+    """Return kaplan where it lies closer to the points than chinchilla, which has a coordinate more to bend."""
+    why, rest_R = "parameters and tokens vary apart", ~largest_rung(points)
+    if rest_R.sum() <= len(laws.load("chinchilla").PARAMETERS):
+        return "chinchilla", why
+    rest = points.take(rest_R)
+    chinchilla, kaplan = (fit(law, rest, draws=0).objective for law in ("chinchilla", "kaplan"))
+    if kaplan >= chinchilla:
+        return "chinchilla", why
+    return "kaplan", (
+        f"{why}, and without the largest rung the points lie closer to it than to chinchilla (objective "
+        f"{kaplan:.3g} for {chinchilla:.3g})"
+    )
 
 
 def largest_rung(points: Points) -> Bools:
