@@ -78,7 +78,8 @@ def test_the_smooth_cost_of_a_token_is_near_that_of_real_models(family, tied, co
     for size in (3e6, 3e7, 3e8, 3e9):
         made = shape(size, **given, family=family, tie_embeddings=tied)
         smooth = float(per_token(np.array([float(made.parameters)]))[0])
-        assert smooth == pytest.approx(flops_per_token(made.config, 256), rel=0.06)
+        # A feed-forward is rounded, and so moves the width; an LSTM has none.
+        assert smooth == pytest.approx(flops_per_token(made.config, 256), rel=0.03 if family == "lstm" else 0.06)
 
 
 def test_with_exact_flops_no_real_model_is_much_better():
