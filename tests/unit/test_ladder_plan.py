@@ -382,3 +382,24 @@ def test_the_command_refuses(line: str, says: str, capsys, tmp_path: Path, monke
     assert cli.run(["ladder", *line.split()]) in (1, 2)
     assert says in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_ladder_does_not_go_on_with_other_text(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
+    asked, out = ask(corpus, sweep=0, lengths=1), tmp_path / "out"
+    climb(monkeypatch, asked, out, lambda path: 3.0)
+    record = json.loads((out / "ladder.json").read_text())
+    for name in ("tokenizer", "tokens"):
+        other = {**record, "text": {**record["text"], name: "0" * 64}}
+        (out / "ladder.json").write_text(json.dumps(other))
+        with pytest.raises(DataError, match=f"was begun on a corpus with {name} 000000000000, and .*built anew"):
+            climb(monkeypatch, asked, out, lambda path: 3.0)
+        assert json.loads((out / "ladder.json").read_text()) == other  # and what it knew is kept
+    (out / "ladder.json").write_text(json.dumps({"runs": []}))
+    with pytest.raises(DataError, match="is damaged: asked is missing"):
+        recipe.asked_before(out)
+
+
+def test_a_length_that_no_corpus_has_is_refused_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would have updates of .* and the corpus has"):
+        recipe.ladder(ask(corpus, tokens_per_parameter=1e300), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

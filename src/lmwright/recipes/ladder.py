@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +80,8 @@ def asked_before(out: Path) -> Ladder:
     try:
         return convert(record["asked"], Ladder, str(place))
     except (ConfigError, KeyError, TypeError) as error:
-        raise DataError(f"{place}: is damaged: {error}; choose another --out") from None
+        told = "asked is missing" if isinstance(error, KeyError) else error
+        raise DataError(f"{place}: is damaged: {told}; put a sound copy in its place, or choose another --out") from None
 
 
 def _absolute(asked: Ladder) -> Ladder:
@@ -103,8 +104,25 @@ def _refuse_other(asked: Ladder, out: Path) -> None:
             )
 
 
+def _refuse_changed(corpus: Corpus, out: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to go on with other text, or another tokenizer, than the ladder was begun on."""
+    for name, now in _text(corpus).items():
+        before = record.get("text", {}).get(name, now)
+        if before != now:
+            raise DataError(
+                f"{out}: was begun on a corpus with {name} {before[:12]}, and {corpus.directory} has {now[:12]}: it "
+                "was built anew; bring the old one back, or choose another --out"
+            )
+
+
+def _text(corpus: Corpus) -> dict[str, str]:
+    return {"tokenizer": corpus.facts.tokenizer_hash, "tokens": corpus.split("train").fingerprint}
+
+
 def _train(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> dict[str, Any]:
-    record: dict[str, Any] = {"asked": to_dict(asked), "sweep": [], "runs": []}
+    begun = read_json(out / RECORD) if (out / RECORD).is_file() else {"sweep": [], "runs": []}
+    _refuse_changed(corpus, out, begun)
+    record: dict[str, Any] = {**begun, "asked": to_dict(asked), "text": _text(corpus)}
     atomic_write_json(out / RECORD, record)
     rules = None
     if asked.sweep:

@@ -166,7 +166,7 @@ def trunks(asked: Ladder, corpus: Corpus, rules: Swept | None = None) -> list[Tr
         found[config] = label(size)
         for seed in asked.seeds:
             name = label(size) + (f"-seed{seed}" if len(asked.seeds) > 1 else "")
-            made.append(_trunk(asked, name, config, size, seed, asked.lengths, rules))
+            made.append(_trunk(asked, name, config, size, seed, rules, corpus.facts.train.tokens))
     return made
 
 
@@ -211,12 +211,17 @@ def _model(asked: Ladder, corpus: Corpus, size: float) -> ModelConfig:
 
 
 def _trunk(
-    asked: Ladder, name: str, config: ModelConfig, size: float, seed: int, lengths: int, rules: Swept | None
+    asked: Ladder, name: str, config: ModelConfig, size: float, seed: int, rules: Swept | None, corpus_tokens: int
 ) -> Trunk:
     shortest = asked.shortest(counted(config, asked.convention))
-    middle = shortest * 2 ** ((lengths - 1) // 2)
+    middle = shortest * 2 ** ((asked.lengths - 1) // 2)
     length = asked.context_length
     settings = hyper.choose(config, middle, length, rules=rules)
+    if settings.batch_size * length > corpus_tokens:
+        raise ConfigError(
+            f"ladder: runs of {shortest:.3g} tokens and more of the size {label(size)} would have updates of "
+            f"{settings.batch_size * length:.3g}, and the corpus has {corpus_tokens:,}; ask for fewer tokens"
+        )
     unit = round(shortest / (5 * settings.batch_size * length))
     if unit < FEWEST_UNITS:
         least = 5 * FEWEST_UNITS * settings.batch_size * length
@@ -224,4 +229,4 @@ def _trunk(
             f"ladder: the shortest run of the size {label(size)} has {shortest:,.0f} tokens, fewer than the "
             f"{least:,} of a run with a decay; raise --tokens-per-parameter, or --tokens"
         )
-    return Trunk(name=name, config=config, seed=seed, length=length, lengths=lengths, unit=unit, settings=settings)
+    return Trunk(name=name, config=config, seed=seed, length=length, lengths=asked.lengths, unit=unit, settings=settings)
