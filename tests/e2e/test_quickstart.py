@@ -21,6 +21,7 @@ from lmwright.errors import LmwrightError
 from lmwright.recipes import quickstart, quickstart_plan
 from lmwright.recipes.quickstart import Quickstart
 from lmwright.recipes.quickstart_plan import Mini
+from lmwright.recipes.quickstart_stages import STAGES
 from lmwright.report import catalog
 from lmwright.scaling.fit import Fitted
 
@@ -107,7 +108,7 @@ def test_a_law_of_the_ladder_foretold_the_run(run: Path, told: list[str]) -> Non
 def test_the_seconds_of_every_stage_are_kept_and_told(run: Path, told: list[str]) -> None:
     """Of those before a kill, too; that which was killed was begun anew."""
     seconds = json.loads((run / "quickstart.json").read_text())["seconds"]
-    assert list(seconds) == list(quickstart.STAGES)
+    assert list(seconds) == list(STAGES)
     assert all(value >= 0 for value in seconds.values())
     line = told[-2]
     assert line.startswith(f"seconds       gather {seconds['gather']:.1f}, tokenizer ")
@@ -119,7 +120,7 @@ def test_what_was_done_before_a_kill_was_not_done_again(run: Path, told: list[st
     assert "is built already" in said
     assert "law.json: is fitted already" in said
     stages = [line.split("] ")[1].split(":")[0] for line in told if line.startswith("\n[")]
-    assert stages == list(quickstart.STAGES[quickstart.STAGES.index("plan") :])
+    assert stages == list(STAGES[STAGES.index("plan") :])
 
 
 def test_the_runs_of_the_ladder_are_no_runs_of_their_own(run: Path) -> None:
