@@ -400,6 +400,6 @@ def test_a_ladder_does_not_go_on_with_other_text(corpus: Corpus, tmp_path: Path,
 
 
 def test_a_length_that_no_corpus_has_is_refused_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="would have updates of .* and the corpus has"):
+    with pytest.raises(ConfigError, match=r"would have updates of .* and the corpus has"):
         recipe.ladder(ask(corpus, tokens_per_parameter=1e300), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ import pytest
 from scaling_runs import MODEL, write_run
 
 from lmwright.errors import ConfigError, DataError
-from lmwright.report.run_points import curves, measured
+from lmwright.report.run_points import curves, measured, to_come
 
 D, F, V, L = MODEL.hidden_size, MODEL.ffn_size, MODEL.vocab_size, MODEL.num_layers
 INNER = L * (4 * D * D + 3 * D * F + 2 * D) + D
@@ -99,8 +99,27 @@ def test_a_ladder_is_known_from_inside_from_above_and_by_a_relative_name(
     assert len(measured([Path("..")], convention="kaplan")) == 5
     assert len(measured([Path("../two"), Path(".")], convention="kaplan")) == 4
     monkeypatch.chdir("trunks")
-    with pytest.raises(ConfigError, match=r"there is no run in \. but 1 trunks and sweeps of a ladder"):
+    with pytest.raises(ConfigError, match=r"there is no run in \. with a loss but 1 trunks, sweeps and"):
         measured([Path(".")], convention="kaplan")
+
+
+def test_a_ladder_under_way_gives_the_points_that_it_has(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run = write_run(tmp_path / "ladder" / "runs" / name)
+    alone = write_run(tmp_path / "alone")
+    for path in (run, alone):
+        records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        kept = [record for record in records if record["kind"] == "step"]
+        (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+    with pytest.raises(DataError, match="has no validation loss"):
+        measured([run], convention="kaplan")
+    (tmp_path / "ladder" / "ladder.json").write_text("{}")
+    assert measured([tmp_path / "ladder"], convention="kaplan").run == (str(run.parent / "a"),)
+    assert to_come([tmp_path / "ladder"]) == [run]
+    with pytest.raises(ConfigError, match="1 trunks, sweeps and unfinished runs of a ladder"):
+        measured([run], convention="kaplan")
+    with pytest.raises(DataError, match="has no validation loss"):
+        measured([alone], convention="kaplan")
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,10 @@ def test_contexts_go_with_their_rows_and_need_not_be_known(tmp_path):
     assert join([points, some()]).context.tolist() == [512, 0, 1024, 0, 0, 0]
     read = read_csv(write(tmp_path, "N,D,loss,context\n1e6,1e8,4,512\n2e6,2e8,3,0\n"), convention="kaplan")
     assert read.context.tolist() == [512, 0]
+
+
+def test_rows_of_two_files_that_name_no_run_are_runs_of_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("parameters,tokens,loss\n1e6,1e7,3\n2e6,1e7,2.9\n")
+    both = join([read_csv(tmp_path / f"{name}.csv", convention="kaplan") for name in ("a", "b")])
+    assert len(set(both.run)) == 4

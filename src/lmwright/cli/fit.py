@@ -90,6 +90,8 @@ def command(
         else published_points(published)
     )
     settings["curves"] = fit.gather_curves(sources, points)
+    if waiting := fit.left_out(sources):
+        click.echo(f"{len(waiting)} runs have no loss yet and are left out, the first: {waiting[0]}", err=True)
     if by is not None:
         _compare(points, by, figures, as_json, settings)
         return

@@ -48,6 +48,11 @@ def gather(sources: Sequence[Path], *, convention: Convention | None = None, met
     return join(parts)
 
 
+def left_out(sources: Sequence[Path]) -> list[Path]:
+    """Return the runs of ladders under way that are no points yet."""
+    return run_points.to_come([path for path in sources if path.is_dir()])
+
+
 def gather_curves(sources: Sequence[Path], points: Points) -> Points | None:
     """Return the losses along the runs that `points` were gathered from, counted as there; None without runs.
 

@@ -81,7 +81,9 @@ def asked_before(out: Path) -> Ladder:
         return convert(record["asked"], Ladder, str(place))
     except (ConfigError, KeyError, TypeError) as error:
         told = "asked is missing" if isinstance(error, KeyError) else error
-        raise DataError(f"{place}: is damaged: {told}; put a sound copy in its place, or choose another --out") from None
+        raise DataError(
+            f"{place}: is damaged: {told}; put a sound copy in its place, or choose another --out"
+        ) from None
 
 
 def _absolute(asked: Ladder) -> Ladder:
@@ -110,8 +112,8 @@ def _refuse_changed(corpus: Corpus, out: Path, record: Mapping[str, Any]) -> Non
         before = record.get("text", {}).get(name, now)
         if before != now:
             raise DataError(
-                f"{out}: was begun on a corpus with {name} {before[:12]}, and {corpus.directory} has {now[:12]}: it "
-                "was built anew; bring the old one back, or choose another --out"
+                f"{out}: was begun on a corpus with {name} {before[:12]}, and {corpus.directory} has {now[:12]}: "
+                "it was built anew; bring the old one back, or choose another --out"
             )
 
 

@@ -229,4 +229,6 @@ def _trunk(
             f"ladder: the shortest run of the size {label(size)} has {shortest:,.0f} tokens, fewer than the "
             f"{least:,} of a run with a decay; raise --tokens-per-parameter, or --tokens"
         )
-    return Trunk(name=name, config=config, seed=seed, length=length, lengths=asked.lengths, unit=unit, settings=settings)
+    return Trunk(
+        name=name, config=config, seed=seed, length=length, lengths=asked.lengths, unit=unit, settings=settings
+    )

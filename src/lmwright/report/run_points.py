@@ -65,16 +65,32 @@ def _read(directories: Sequence[Path], metric: str) -> list[RunContents]:
     if metric not in METRIC_KEYS:
         allowed = ", ".join(METRIC_KEYS)
         raise ConfigError(f"metric {metric!r}{closest(metric, METRIC_KEYS)}; runs are measured in {allowed}")
-    runs = [read_run(path) for path in grid(directories)]
+    runs = [run for path in grid(directories) if not _to_come(run := read_run(path))]
     if not runs:
         count = len(find(directories))
-        beside = f" but {count} trunks and sweeps of a ladder, which are no points" if count else ""
+        beside = f" with a loss but {count} trunks, sweeps and unfinished runs of a ladder" if count else ""
         raise ConfigError(
             f"there is no run in {', '.join(map(str, directories))}{beside}; name directories of runs"
         )
     if metric == "nats/token":
         _refuse_other_tokenizers(runs)
     return runs
+
+
+def to_come(directories: Sequence[Path]) -> list[Path]:
+    """Return the runs of a ladder that have no loss yet, for it is under way; they are no points."""
+    return [path for path in grid(directories) if _to_come(read_run(path))]
+
+
+def _to_come(run: RunContents) -> bool:
+    """Return whether a run of a ladder has not come to its loss."""
+    above = Path(os.path.abspath(run.path)).parent
+    return (
+        above.name == GRID
+        and is_ladder(above.parent)
+        and not run.column("evaluation", "loss")
+        and state_of(run)[0] != "finished"
+    )
 
 
 def _beside_the_grid(path: Path) -> bool:

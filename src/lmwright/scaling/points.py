@@ -196,11 +196,13 @@ def read_csv(path: str | Path, *, convention: Convention | None = None, metric: 
     stated = _one_of(columns.get("convention"), convention, "convention", path)
     if stated is None:
         allowed = ", ".join(get_args(Convention))
-        raise ConfigError(f"{path}: says not how parameters are counted; give the convention ({allowed})")
+        raise ConfigError(
+            f"{path}: says not how parameters are counted; give --convention ({allowed}), or a column of that name"
+        )
     kind = _one_of(columns.get("metric"), metric if "metric" not in columns else None, "metric", path)
     return Points.of(
         **numbers,
-        run=columns.get("run"),
+        run=columns.get("run") or [f"{path}:{line}" for line, _ in rows],
         finished=finished,
         family=columns.get("family"),
         domain=columns.get("domain"),
