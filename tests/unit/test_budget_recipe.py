@@ -339,6 +339,8 @@ def test_steps_that_are_given_are_trained_and_foretold(corpus: Path, law: Path) 
     found = dial.dial(None, given, "test", law=law, say=said.append)
     training = found.planned.config.training
     assert (training.steps, training.batch_size, found.plan.tokens) == (7, 4, 7 * 4 * 32)
+    planned = found.plan.memory.moments[found.plan.memory.peak].total
+    assert planned == found.planned.figures["memory_bytes"]["total"]  # of the batch that is trained with
     assert training.schedule["warmup_steps"] <= 1
     assert found.plan.reasons["steps"] == "as given"
     there = predict(law_of(law), found.plan.architecture, 7 * 4 * 32, 32, found.plan.unique_tokens)
@@ -463,3 +465,9 @@ def test_help_and_refusals_import_no_torch() -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_a_family_that_is_no_name_is_refused(corpus: Path) -> None:
+    given = {"architecture": {"family": 5}, "data": {"corpus": str(corpus)}}
+    with pytest.raises(ConfigError, match="family = 5: must be the name of a family"):
+        dial.dial("1e12", given, "test")

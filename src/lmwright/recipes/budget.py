@@ -16,7 +16,7 @@ from typing import Any
 
 from lmwright.data.build import Corpus
 from lmwright.model.config import ModelConfig
-from lmwright.recipes import budget_run
+from lmwright.recipes import budget_run, memory_plan
 from lmwright.recipes.budget_basis import (
     LawUsed,
     Predicted,
@@ -195,7 +195,7 @@ def with_steps(
 
 
 def as_given(made: BudgetPlan, training: TrainConfig) -> BudgetPlan:
-    """Return the plan with the rate, the warm-up and the decay that are trained with, where others were given."""
+    """Return the plan with the rate, the warm-up, the decay and the memory of what is trained with."""
     name = training.optimizer["name"]
     trained = {
         "learning_rate": training.optimizer["lr"],
@@ -203,6 +203,8 @@ def as_given(made: BudgetPlan, training: TrainConfig) -> BudgetPlan:
         "warmup_steps": training.schedule["warmup_steps"],
     }
     changed = {key: value for key, value in trained.items() if value != getattr(made.settings, key)}
+    run = replace(made.memory.config, training=training)
+    memory = memory_plan.plan(run, devices=made.budget.devices)
     why = "as given" if name == OPTIMIZER else f"as given, or what {name} takes by itself"
     return replace(
         made,
@@ -210,6 +212,7 @@ def as_given(made: BudgetPlan, training: TrainConfig) -> BudgetPlan:
         reasons={**made.reasons, **dict.fromkeys(changed, why)},
         optimizer=name,
         schedule=training.schedule["name"],
+        memory=memory,
     )
 
 

@@ -169,7 +169,10 @@ def _plan(text: str, corpus: Corpus, given: Mapping[str, Any], where: str, asked
     shape, context = _table(given, "architecture"), _table(given, "data").get("context_length")
     if context is not None and (not isinstance(context, int) or context < 2):
         raise ConfigError(f"{where}: data.context_length = {context!r}: must be a whole number from 2")
-    plan = budget.plan(text, corpus, family=shape.get("family", "llama"), context=context, **asked)
+    family = shape.get("family", "llama")
+    if not isinstance(family, str):
+        raise ConfigError(f'{where}: architecture.family = {family!r}: must be the name of a family, as "llama"')
+    plan = budget.plan(text, corpus, family=family, context=context, **asked)
     if set(shape) <= {"family"}:
         return plan
     model = resolve(_settings(plan, corpus, given), where).architecture

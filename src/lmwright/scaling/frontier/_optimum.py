@@ -100,8 +100,8 @@ def _root(height: Callable[[Floats], Floats], low: float, high: float, step: flo
     shifts: Floats = step * np.arange(1.0, len(WEIGHTS) + 1)
 
     def slope(place: float) -> float:
-        rise = np.subtract(height(place + shifts), height(place - shifts))
-        return float(WEIGHTS @ rise)
+        with np.errstate(invalid="ignore"):  # where a budget pays for nothing, heights are infinite
+            return float(WEIGHTS @ np.subtract(height(place + shifts), height(place - shifts)))
 
     for _ in range(80):
         middle = (low + high) / 2
