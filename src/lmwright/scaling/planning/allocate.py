@@ -112,8 +112,8 @@ def spend(
         raise ConfigError(
             f"allocate: {flops:.3g} FLOPs leave {max(tokens, 0):.3g} tokens to train "
             f"{counted(config, convention):,} parameters on, less than a sequence of {length}: reading "
-            f"{inference_tokens:.3g} tokens takes {inference_tokens / 3 * cost:.3g}; raise the budget, or lower the "
-            "tokens to be read"
+            f"{inference_tokens:.3g} tokens takes {inference_tokens / 3 * cost:.3g}; raise the budget, or lower "
+            "the tokens to be read"
         )
     parameters = float(counted(config, convention))
     return _allocation(
