@@ -10,7 +10,7 @@ import pytest
 from scaling_runs import MODEL, write_run
 
 from lmwright.errors import ConfigError, DataError
-from lmwright.report.run_points import curves, measured, to_come
+from lmwright.report.run_points import curves, curves_of, measured
 
 D, F, V, L = MODEL.hidden_size, MODEL.ffn_size, MODEL.vocab_size, MODEL.num_layers
 INNER = L * (4 * D * D + 3 * D * F + 2 * D) + D
@@ -114,8 +114,9 @@ def test_a_ladder_under_way_gives_the_points_that_it_has(tmp_path: Path) -> None
     with pytest.raises(DataError, match="has no validation loss"):
         measured([run], convention="kaplan")
     (tmp_path / "ladder" / "ladder.json").write_text("{}")
-    assert measured([tmp_path / "ladder"], convention="kaplan").run == (str(run.parent / "a"),)
-    assert to_come([tmp_path / "ladder"]) == [run]
+    told: list[str] = []
+    assert measured([tmp_path / "ladder"], convention="kaplan", tell=told.append).run == (str(run.parent / "a"),)
+    assert told == [f"1 runs have no loss yet and are left out, the first: {run}"]
     with pytest.raises(ConfigError, match="1 trunks, sweeps and unfinished runs of a ladder"):
         measured([run], convention="kaplan")
     with pytest.raises(DataError, match="has no validation loss"):
@@ -219,3 +220,17 @@ def test_losses_by_the_token_of_other_tokenizers_are_not_compared(tmp_path: Path
     with pytest.raises(ConfigError, match=r"different tokenizers.*--metric bits/byte"):
         measured([tmp_path], convention="kaplan")
     assert len(measured([tmp_path], convention="kaplan", metric="bits/byte")) == 2
+
+
+def test_curves_are_read_only_where_the_points_are_none(tmp_path: Path) -> None:
+    """Two forks of a trunk are a curve of their own; a run by itself has one along it."""
+    for name in ("a", "b"):
+        write_run(tmp_path / "trunk" / name, first_seconds=1.0)
+    trunk = measured([tmp_path / "trunk"], convention="kaplan")
+    assert len(set(trunk.run)) == 1
+    assert curves_of([tmp_path / "trunk"], trunk) is None
+    write_run(tmp_path / "trunk" / "alone", first_seconds=2.0)
+    both = measured([tmp_path / "trunk"], convention="kaplan")
+    along = curves_of([tmp_path / "trunk"], both)
+    assert along is not None
+    assert along.loss.tolist() == curves([tmp_path / "trunk"], convention="kaplan").loss.tolist()

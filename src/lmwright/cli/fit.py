@@ -85,13 +85,11 @@ def command(
     names = scaling_figures.FIGURES if by is None else (COMPARISON,)
     scaling_figures.refuse_places(figures, names, force=force)
     points = (
-        fit.gather(sources, convention=convention, metric=metric)
+        fit.gather(sources, convention=convention, metric=metric, tell=lambda text: click.echo(text, err=True))
         if published is None
         else published_points(published)
     )
     settings["curves"] = fit.gather_curves(sources, points)
-    if waiting := fit.left_out(sources):
-        click.echo(f"{len(waiting)} runs have no loss yet and are left out, the first: {waiting[0]}", err=True)
     if by is not None:
         _compare(points, by, figures, as_json, settings)
         return

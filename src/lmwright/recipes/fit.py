@@ -26,12 +26,18 @@ from lmwright.scaling.flops import Convention
 from lmwright.scaling.points import Points, join, read_csv
 
 
-def gather(sources: Sequence[Path], *, convention: Convention | None = None, metric: str | None = None) -> Points:
+def gather(
+    sources: Sequence[Path],
+    *,
+    convention: Convention | None = None,
+    metric: str | None = None,
+    tell: run_points.Tell | None = None,
+) -> Points:
     """Return the points of CSV files and of run directories, together.
 
     convention: how N is counted; of runs, all parameters where it is not said. metric: nats/token unless a file
-    says otherwise. Raises ConfigError or DataError as `read_csv`, `run_points.measured` and `join`, and where
-    a file's metric is not the one asked for.
+    says otherwise. tell: is told what is left out. Raises ConfigError or DataError as `read_csv`,
+    `run_points.measured` and `join`, and where a file's metric is not the one asked for.
     """
     parts = []
     for path in (path for path in sources if not path.is_dir()):
@@ -44,22 +50,17 @@ def gather(sources: Sequence[Path], *, convention: Convention | None = None, met
     runs = [path for path in sources if path.is_dir()]
     if runs:
         kind = convention or (parts[0].convention if parts else "chinchilla")
-        parts.append(run_points.measured(runs, convention=kind, metric=metric or "nats/token"))
+        parts.append(run_points.measured(runs, convention=kind, metric=metric or "nats/token", tell=tell))
     return join(parts)
 
 
-def left_out(sources: Sequence[Path]) -> list[Path]:
-    """Return the runs of ladders under way that are no points yet."""
-    return run_points.to_come([path for path in sources if path.is_dir()])
-
-
 def gather_curves(sources: Sequence[Path], points: Points) -> Points | None:
-    """Return the losses along the runs that `points` were gathered from, counted as there; None without runs.
+    """Return the losses along the runs that `points` were gathered from; None without runs, or need of them.
 
     Files have their curves in their points. Raises as `gather`.
     """
     runs = [path for path in sources if path.is_dir()]
-    return run_points.curves(runs, convention=points.convention, metric=points.metric) if runs else None
+    return run_points.curves_of(runs, points) if runs else None
 
 
 def refuse_place(out: Path | None, *, force: bool) -> None:

@@ -83,7 +83,7 @@ def ladder_sections(ladders: Sequence[Path]) -> list[LawSection]:
     if by is None:
         [ladder, *more] = ladders
         return [law_section(law_of(ladders, law=None if more else _beside(ladder)))]
-    groups = fit_apart(points, by, draws=DRAWS, curves=_curves(ladders, points))
+    groups = fit_apart(points, by, draws=DRAWS, curves=run_points.curves_of(ladders, points))
     found, why_not = compare(groups)
     sections = [
         law_section(one, name=f"law-{place}", heading=shortened(name, LONGEST))
@@ -104,19 +104,16 @@ def law_of(ladders: Sequence[Path], *, law: Path | None) -> LawFit:
     known = None if law is None else Fitted.from_json(law.read_text(encoding="utf-8"), str(law))
     points = _points(ladders, known)
     asked: dict[str, Any] = {"draws": DRAWS} if known is None else {"law": known.law, "draws": len(known.draws)}
-    found = fit_law(points, curves=_curves(ladders, points), **asked)
+    found = fit_law(points, curves=run_points.curves_of(ladders, points), **asked)
     if known is None or np.allclose(found.fitted.theta, known.theta, rtol=1e-6):  # machines round differently
         return found
     return replace(found, notes=(*found.notes, f"{LAW} holds another fit than these runs give now"))
 
 
 def _points(ladders: Sequence[Path], known: Fitted | None) -> Points:
-    kind = {} if known is None else {"metric": known.metric}
-    return run_points.measured(ladders, convention="chinchilla" if known is None else known.convention, **kind)
-
-
-def _curves(ladders: Sequence[Path], points: Points) -> Points:
-    return run_points.curves(ladders, convention=points.convention, metric=points.metric)
+    if known is None:
+        return run_points.measured(ladders, convention="chinchilla")
+    return run_points.measured(ladders, convention=known.convention, metric=known.metric)
 
 
 def law_section(found: LawFit, *, name: str = "law", heading: str = "Scaling law") -> LawSection:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,20 @@ from lmwright.scaling.points import LIMITS, Points
 
 LADDER, GRID = "ladder.json", "runs"  # what a ladder keeps, and the folder of those of its runs that are points
 LEAST_LOSS, MOST_LOSS = LIMITS["loss"]
+Tell = Callable[[str], None]
 METRIC_KEYS = {"nats/token": "loss", "bits/byte": "bits_per_byte"}
 
 
-def measured(directories: Sequence[Path], *, convention: Convention, metric: str = "nats/token") -> Points:
+def measured(
+    directories: Sequence[Path], *, convention: Convention, metric: str = "nats/token", tell: Tell | None = None
+) -> Points:
     """Return a point for each run in or below the directories, in the order of their paths.
 
-    metric: nats/token or bits/byte. Raises ConfigError for another one, where there is no run, or where runs of
-    different tokenizers are measured by the token; DataError for a damaged run, or one that was never validated.
+    metric: nats/token or bits/byte. tell: is told of the runs of a ladder under way that are no points yet. Raises
+    ConfigError for another metric, where there is no run, or where runs of different tokenizers are measured by
+    the token; DataError for a damaged run, or one that was never validated.
     """
-    runs = _read(directories, metric)
+    runs = _read(directories, metric, tell)
     places = [_validations(run, METRIC_KEYS[metric])[-1] for run in runs]
     finished = [_finished(run, step) for run, (step, _, _) in zip(runs, places, strict=True)]
     return _points(runs, places, _trunks(runs), finished, convention, metric)
@@ -50,6 +55,17 @@ def curves(directories: Sequence[Path], *, convention: Convention, metric: str =
     return _points(runs, [place for _, place in pairs], names, [False] * len(runs), convention, metric)
 
 
+def curves_of(directories: Sequence[Path], points: Points) -> Points | None:
+    """Return the curves of the runs that gave `points`, counted as there; None where the points are curves enough.
+
+    They are where each finished run has several, as the cool-downs of a trunk.
+    """
+    several = Counter(name for name, done in zip(points.run, points.finished, strict=True) if done)
+    if several and min(several.values()) > 1:
+        return None
+    return curves(directories, convention=points.convention, metric=points.metric)
+
+
 def grid(directories: Sequence[Path]) -> list[Path]:
     """Return the runs in or below the directories that are points: of a ladder its grid, unless one is named."""
     return [one.path for one in find(directories) if one.path in directories or not _beside_the_grid(one.path)]
@@ -60,12 +76,16 @@ def is_ladder(path: Path) -> bool:
     return (path / LADDER).is_file()
 
 
-def _read(directories: Sequence[Path], metric: str) -> list[RunContents]:
+def _read(directories: Sequence[Path], metric: str, tell: Tell | None = None) -> list[RunContents]:
     """Return the runs that may be points, read and found to be comparable."""
     if metric not in METRIC_KEYS:
         allowed = ", ".join(METRIC_KEYS)
         raise ConfigError(f"metric {metric!r}{closest(metric, METRIC_KEYS)}; runs are measured in {allowed}")
-    runs = [run for path in grid(directories) if not _to_come(run := read_run(path))]
+    found = [read_run(path) for path in grid(directories)]
+    waiting = [run for run in found if _to_come(run)]
+    if waiting and tell is not None:
+        tell(f"{len(waiting)} runs have no loss yet and are left out, the first: {waiting[0].path}")
+    runs = [run for run in found if not _to_come(run)]
     if not runs:
         count = len(find(directories))
         beside = f" with a loss but {count} trunks, sweeps and unfinished runs of a ladder" if count else ""
@@ -75,11 +95,6 @@ def _read(directories: Sequence[Path], metric: str) -> list[RunContents]:
     if metric == "nats/token":
         _refuse_other_tokenizers(runs)
     return runs
-
-
-def to_come(directories: Sequence[Path]) -> list[Path]:
-    """Return the runs of a ladder that have no loss yet, for it is under way; they are no points."""
-    return [path for path in grid(directories) if _to_come(read_run(path))]
 
 
 def _to_come(run: RunContents) -> bool:
