@@ -5,6 +5,7 @@ rank_programs.py SCENARIO CORPUS WORK. Prints one JSON line with what the scenar
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch.distributed.fsdp  # in the parent, once
-from rank_helpers import start, wait
+from rank_helpers import SECONDS, start, wait
 from tiny_runs import recurrent, settings
 
 from lmwright import objectives
@@ -34,6 +35,7 @@ from lmwright.train import diagnosis, ranks
 from lmwright.train.optimizers.adamw import AdamW
 
 Chosen = dict[str, Any]
+PAIRS = 10  # of processes that end; one in three did not end well while a group's thread could free tensors
 
 
 def quiet(text: str) -> None:
@@ -231,6 +233,19 @@ def waiting(corpus: Path, work: Path, mode: str) -> dict[str, Any]:
     return {"codes": codes, "ranks": [json.loads((work / f"rank-{rank}").read_text()) for rank in range(2)]}
 
 
+def ending(corpus: Path, work: Path, mode: str) -> dict[str, Any]:
+    """Processes end as programs do, just after they spoke; other threads seldom get Python's lock."""
+
+    def work_of(rank: int) -> None:
+        sys.setswitchinterval(SECONDS)
+        with ranks.started() as these:
+            for _ in range(3):
+                these.gather(rank)
+        ctypes.pythonapi.Py_Exit(0)
+
+    return {"codes": [wait(start(2, work_of)) for _ in range(PAIRS)]}
+
+
 def at_call(owner: Any, name: str, number: int, act: Callable[..., Any]) -> None:
     """Do something else at one call of a function; `act` is given the real one."""
     real, calls = getattr(owner, name), [0]
@@ -328,6 +343,7 @@ SCENARIOS = {
     "streams": few_streams,
     "failing": failing,
     "waiting": waiting,
+    "ending": ending,
 }
 
 if __name__ == "__main__":

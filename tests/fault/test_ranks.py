@@ -132,6 +132,12 @@ def test_who_checks_long_at_the_start_is_not_lost_and_who_hangs_later_is(corpus:
     assert found["ranks"][1] == ["checked", "ProcessLost"]
 
 
+def test_no_thread_of_a_group_ends_a_process_that_is_done(corpus: Path, tmp_path: Path) -> None:
+    """One that asks for Python's lock while the interpreter ends would abort it: signal 6 after a good run."""
+    codes = found_by("ending-ddp", corpus, tmp_path)["codes"]
+    assert codes == [[0, 0]] * len(codes)
+
+
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     line = [
         sys.executable,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,10 @@ BLOCK = 2048  # bytes that go in one message; what is longer takes a second one
 # one who lets the group go holds that lock (torch 2.13: ~ProcessGroupGloo joins, ~AsyncAllgatherWork frees): a
 # deadlock, seen in one of ten runs whose other process was killed. So none goes before the process ends.
 _KEPT: list[Any] = []
+# Whoever is the last to let a piece of work go frees its tensors, and takes Python's lock for it. If that is a
+# thread of the group while the interpreter ends, the process aborts (Python ends the thread within a destructor,
+# which may not be left so). So the latest pieces are let go here, by the end of the process or by newer ones.
+_LATEST: deque[Any] = deque(maxlen=16)
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -80,7 +85,9 @@ class Ranks:
     def _exchange(self, data: bytes, torch: Any, distributed: Any) -> list[bytes]:
         mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         all_of_them = [torch.empty_like(mine) for _ in range(self.world_size)]
-        distributed.all_gather(all_of_them, mine)
+        work = distributed.all_gather(all_of_them, mine, async_op=True)
+        _LATEST.append(work)
+        work.wait()
         return [one.numpy().tobytes() for one in all_of_them]
 
     @contextlib.contextmanager
