@@ -53,5 +53,5 @@ def test_a_budget_of_seconds_is_planned_and_trained(place: Path, capsys: pytest.
     assert plan["loss"]["low"] < plan["loss"]["loss"] < plan["loss"]["high"]
     evaluated = [record for record in records if record["kind"] == "evaluation"]
     assert evaluated[-1]["step"] == plan["steps"]
-    assert f"{evaluated[-1]['loss']:.4f} nats/token on the validation split; predicted" in said
+    assert f"{evaluated[-1]['loss']:.4f} nats/token on the validation split, " in said
     assert run([*words, "--out", str(out)]) == 2, "what is there is not replaced"

@@ -380,9 +380,12 @@ def test_predicted_stands_beside_measured() -> None:
     kept = {"law": law, "loss": {"loss": 2.2, "worth": 1.0, "low": 1.9, "high": 2.4, "warnings": []}}
     line = budget_words.compared(kept, {"loss": 2.0, "bits_per_byte": 1.0})
     assert "2.0000 nats/token" in line
-    assert "(+10.0%): within it" in line
-    assert "outside it" in budget_words.compared(kept, {"loss": 2.5})
-    assert "(+120.0%)" in budget_words.compared(
+    assert "9.1% better than foretold; predicted 2.2 " in line
+    assert line.endswith(": within it")
+    worse = budget_words.compared(kept, {"loss": 2.5})
+    assert "13.6% worse than foretold" in worse
+    assert worse.endswith(": outside it")
+    assert "54.5% better" in budget_words.compared(
         {**kept, "law": {**law, "metric": "bits/byte"}}, {"bits_per_byte": 1}
     )
     assert "another corpus" in budget_words.compared({**kept, "law": {**law, "own": False}}, {"loss": 2.5})

@@ -108,10 +108,11 @@ def compared(budget: Any, evaluation: Mapping[str, Any] | None) -> str:
         metric, own = budget["law"]["metric"], budget["law"]["own"]
         predicted = Predicted(**{**budget["loss"], "warnings": ()})
         measured = evaluation[{"nats/token": "loss", "bits/byte": "bits_per_byte"}[metric]]
-        off = predicted.loss / measured - 1
+        off = measured / predicted.loss - 1
     except (KeyError, TypeError, ZeroDivisionError):
         return ""
-    text = f"{measured:.4f} {metric} on the validation split; predicted {loss(predicted, metric)} ({off:+.1%})"
+    than = f"{abs(off):.1%} {'better' if off < 0 else 'worse'} than foretold"
+    text = f"{measured:.4f} {metric} on the validation split, {than}; predicted {loss(predicted, metric)}"
     if predicted.low is not None and predicted.high is not None:
         text += ": within it" if predicted.low <= measured <= predicted.high else ": outside it"
     return row("loss", text if own else f"{text}; the law is of another corpus and tokenizer")
