@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmwright.data.build import build_corpus
 from lmwright.data.documents import Document, Limits, Reject
 from lmwright.data.shards import Shard, ShardWriter
 from lmwright.data.sources import kind_of, load
@@ -28,6 +29,22 @@ def small_tokenizer(vocab_size: int = 300) -> Tokenizer:
 def sample_texts(count: int) -> list[str]:
     words = WORDS.split(" ")
     return [" ".join(words[(i * 7 + j * j) % len(words)] for j in range(12 + i % 9)) for i in range(count)]
+
+
+def corpus_of(place: Path, texts: Iterable[str], tokenizer: Tokenizer) -> Path:
+    """Write each text to a file below `place`, build a corpus of them, a tenth held out, and return where."""
+    (place / "text").mkdir(parents=True)
+    for number, text in enumerate(texts):
+        (place / "text" / f"{number:03d}.txt").write_text(text)
+    build_corpus(place / "text", tokenizer, place / "corpus", validation_fraction=0.1)
+    return place / "corpus"
+
+
+def three_words(place: Path, each: int) -> Path:
+    """Build a corpus of 40 texts of `each` of three words, in random order."""
+    random = np.random.default_rng(4)
+    texts = [" ".join(random.choice(["one", "two", "three"], size=each)) for _ in range(40)]
+    return corpus_of(place, texts, train_bpe(texts, 268))
 
 
 def write_shard(path: Path, documents: Iterable[Sequence[int]], vocab_size: int = 1000) -> Path:

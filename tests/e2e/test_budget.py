@@ -7,24 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import three_words
 
 from lmwright.cli.main import run
-from lmwright.data.build import build_corpus
 from lmwright.scaling.fit import fit
 from lmwright.scaling.points import Points
-from lmwright.text.tokenizer import train_bpe
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, and a law that is right about nothing but its form."""
     place = tmp_path_factory.mktemp("dial")
+    three_words(place, 200)
     random = np.random.default_rng(4)
-    (place / "text").mkdir()
-    texts = [" ".join(random.choice(["one", "two", "three"], size=200)) for _ in range(40)]
-    for number, text in enumerate(texts):
-        (place / "text" / f"{number:02d}.txt").write_text(text)
-    build_corpus(place / "text", train_bpe(texts, 268), place / "corpus", validation_fraction=0.1)
     sizes = (column.ravel() for column in np.meshgrid(np.geomspace(3e4, 1e6, 4), np.geomspace(1e4, 1e6, 4)))
     size, tokens = sizes
     loss = (0.5 + 9 / size**0.35 + 40 / tokens**0.37) * np.exp(0.003 * random.standard_normal(len(size)))

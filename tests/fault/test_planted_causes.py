@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_helpers import corpus_of
 
 from lmwright import objectives, seeds
 from lmwright.config import merge
 from lmwright.data.batch import Batch
-from lmwright.data.build import Corpus, build_corpus
+from lmwright.data.build import Corpus
 from lmwright.data.loader import Loader
 from lmwright.data.pack import IGNORE_INDEX, plan_blocks
 from lmwright.data.shards import DOCUMENTS_SUFFIX, Shard, ShardWriter
@@ -37,17 +38,14 @@ def make_corpus(place: Path) -> Path:
     random = np.random.default_rng(3)
     words = [first + second for first in SYLLABLES for second in SYLLABLES]
     following = random.integers(0, 64, size=(64, 3))
-    (place / "text").mkdir(parents=True)
     texts = []
-    for number in range(120):
+    for _ in range(120):
         word, text = int(random.integers(64)), []
         for _ in range(int(random.integers(20, 120))):
             text.append(words[word])
             word = int(following[word, random.integers(3)])
         texts.append(" ".join(text))
-        (place / "text" / f"{number:03d}.txt").write_text(texts[-1])
-    build_corpus(place / "text", train_bpe(texts, 360), place / "corpus", validation_fraction=0.1)
-    return place / "corpus"
+    return corpus_of(place, texts, train_bpe(texts, 360))
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_helpers import corpus_of, three_words
 
 from lmwright.cli.main import run
-from lmwright.data.build import Corpus, build_corpus
+from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError
 from lmwright.recipes import budget, budget_words, dial, ladder_plan
 from lmwright.recipes.budget_basis import Speed, law_of, predict
@@ -34,27 +35,16 @@ TRUE = {"A": 60.0, "B": 300.0, "E": 1.2, "alpha": 0.35, "beta": 0.37}
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("budget")
-    random = np.random.default_rng(4)
-    (place / "text").mkdir()
-    texts = [" ".join(random.choice(["one", "two", "three"], size=200)) for _ in range(40)]
-    for number, text in enumerate(texts):
-        (place / "text" / f"{number:02d}.txt").write_text(text)
-    build_corpus(place / "text", train_bpe(texts, 268), place / "corpus", validation_fraction=0.1)
-    return place / "corpus"
+    return three_words(tmp_path_factory.mktemp("budget"), 200)
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Half a million tokens, so that there is something to choose."""
-    place = tmp_path_factory.mktemp("large")
     random = np.random.default_rng(5)
-    (place / "text").mkdir()
-    for number in range(40):
-        letters = random.choice(list("abcdefghij klmnop"), size=14_000)
-        (place / "text" / f"{number:02d}.txt").write_text("".join(letters))
-    build_corpus(place / "text", train_bpe(["one two three"], 258), place / "corpus", validation_fraction=0.1)
-    return Corpus.open(place / "corpus")
+    texts = ["".join(random.choice(list("abcdefghij klmnop"), size=14_000)) for _ in range(40)]
+    place = tmp_path_factory.mktemp("large")
+    return Corpus.open(corpus_of(place, texts, train_bpe(["one two three"], 258)))
 
 
 @pytest.fixture(scope="module")

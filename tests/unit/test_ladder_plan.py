@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_helpers import sample_texts, small_tokenizer
+from data_helpers import corpus_of, sample_texts, small_tokenizer
 
 from lmwright.cli import main as cli
-from lmwright.data.build import Corpus, build_corpus
+from lmwright.data.build import Corpus
 from lmwright.errors import ConfigError, DataError
 from lmwright.recipes import ladder as recipe
 from lmwright.recipes import ladder_job, ladder_plan, ladder_sweep, workers
@@ -30,12 +30,7 @@ from lmwright.scaling.planning import hyper
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    place = tmp_path_factory.mktemp("ladder")
-    (place / "text").mkdir()
-    for number, text in enumerate(sample_texts(60)):
-        (place / "text" / f"{number}.txt").write_text(text)
-    build_corpus(place / "text", small_tokenizer(), place / "corpus", validation_fraction=0.1)
-    return Corpus.open(place / "corpus")
+    return Corpus.open(corpus_of(tmp_path_factory.mktemp("ladder"), sample_texts(60), small_tokenizer()))
 
 
 def ask(corpus: Corpus, **more: Any) -> Ladder:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import sample_texts, small_tokenizer
+from data_helpers import corpus_of, sample_texts, small_tokenizer
 from scaling_runs import write_run
 
 from lmwright.cli.main import run
 from lmwright.config import to_dict
-from lmwright.data.build import Corpus, build_corpus
+from lmwright.data.build import Corpus
 from lmwright.errors import DataError
 from lmwright.recipes import budget, budget_words, ladder_sweep, ladder_words
 from lmwright.recipes.budget_basis import Speed
@@ -28,12 +28,7 @@ SPEED = Speed(peak=1e11, device="cpu", precision="fp32", source="by the test")
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    place = tmp_path_factory.mktemp("swept")
-    (place / "text").mkdir()
-    for number, text in enumerate(sample_texts(60)):
-        (place / "text" / f"{number}.txt").write_text(text)
-    build_corpus(place / "text", small_tokenizer(), place / "corpus", validation_fraction=0.1)
-    return Corpus.open(place / "corpus")
+    return Corpus.open(corpus_of(tmp_path_factory.mktemp("swept"), sample_texts(60), small_tokenizer()))
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from data_helpers import three_words
 
 from lmwright.cli import main
 from lmwright.config import merge
 from lmwright.data import build
-from lmwright.data.build import build_corpus
 from lmwright.errors import ConfigError, DataError
 from lmwright.model.checkpoint import load_model
 from lmwright.recipes import pretrain_data, pretrain_parts, pretrain_plan
@@ -26,7 +25,6 @@ from lmwright.recipes.pretrain import Beginning, plan_run, pretrain
 from lmwright.recipes.pretrain_config import resolve
 from lmwright.runs import RunDirectory
 from lmwright.scaling.flops import count_parameters
-from lmwright.text.tokenizer import train_bpe
 from lmwright.train import machine
 from lmwright.train.compile import Trial, decide
 from lmwright.train.ranks import Ranks
@@ -34,14 +32,7 @@ from lmwright.train.ranks import Ranks
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("pretrain")
-    random = np.random.default_rng(4)
-    (place / "text").mkdir()
-    texts = [" ".join(random.choice(["one", "two", "three"], size=60)) for _ in range(40)]
-    for number, text in enumerate(texts):
-        (place / "text" / f"{number:02d}.txt").write_text(text)
-    build_corpus(place / "text", train_bpe(texts, 268), place / "corpus", validation_fraction=0.1)
-    return place / "corpus"
+    return three_words(tmp_path_factory.mktemp("pretrain"), 60)
 
 
 def given(corpus: Path, **more: Any) -> dict[str, Any]:
