@@ -99,10 +99,8 @@ def _read(directories: Sequence[Path], metric: str, tell: Tell | None = None) ->
 
 def _to_come(run: RunContents) -> bool:
     """Return whether a run of a ladder has not come to its loss."""
-    above = Path(os.path.abspath(run.path)).parent
     return (
-        above.name == GRID
-        and is_ladder(above.parent)
+        _part_of_ladder(run.path) == GRID
         and not run.column("evaluation", "loss")
         and state_of(run)[0] != "finished"
     )
@@ -110,9 +108,14 @@ def _to_come(run: RunContents) -> bool:
 
 def _beside_the_grid(path: Path) -> bool:
     """Return whether a run serves a ladder without being a point of it: a trunk at its full rate, or a sweep's."""
+    return _part_of_ladder(path) not in (None, GRID)
+
+
+def _part_of_ladder(path: Path) -> str | None:
+    """Return the name of the part of a ladder that a run lies in; None outside of all ladders."""
     whole = Path(os.path.abspath(path))
     above = next((place for place in whole.parents if is_ladder(place)), None)
-    return above is not None and whole.relative_to(above).parts[0] != GRID
+    return None if above is None else whole.relative_to(above).parts[0]
 
 
 def _points(
