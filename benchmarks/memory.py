@@ -189,7 +189,7 @@ def alive(work: Callable[[], object]) -> int:
     """Return the most bytes of tensors made within `work` that were alive at once, by torch's own account."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         work()
     now = most = 0
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -183,7 +183,7 @@ def test_a_step_takes_no_more_than_the_declared_workspace(name: str) -> None:
     optimizer = module(name).build(made, settings)
     give_gradients(made, 0)
     optimizer.step(1.0)  # which makes the state
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         optimizer.step(1.0)
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]

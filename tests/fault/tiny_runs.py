@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_helpers import corpus_of
 
 from lmwright.config import merge
+from lmwright.data.build import build_corpus
 from lmwright.text.tokenizer import train_bpe
 
 WORDS = [
@@ -32,8 +32,12 @@ WORDS = [
 def make_corpus(place: Path, seed: int = 3) -> Path:
     """Build a corpus of 60 documents of very different lengths."""
     random = np.random.default_rng(seed)
+    (place / "text").mkdir(parents=True)
     texts = [" ".join(random.choice(WORDS, size=int(random.integers(3, 90)))) for _ in range(60)]
-    return corpus_of(place, texts, train_bpe(texts, 300))
+    for number, text in enumerate(texts):
+        (place / "text" / f"{number:03d}.txt").write_text(text)
+    build_corpus(place / "text", train_bpe(texts, 300), place / "corpus", validation_fraction=0.1)
+    return place / "corpus"
 
 
 def settings(corpus: Path, **training: Any) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def counting(sizes: list[int], orthogonalise: Any) -> Any:
 
 def most_alive(work: Callable[[], object]) -> int:
     """Bytes of tensors made by `work` that were alive at once, at most."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         work()
     now = most = 0
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -176,7 +176,10 @@ class Muon:
         gradients = [grad for name in names if (grad := self._matrices[name].grad) is not None]
         beta = self._settings.momentum
         torch._foreach_lerp_(momenta, gradients, 1 - beta)
-        updates = torch._foreach_lerp(gradients, momenta, beta) if self._settings.nesterov else momenta
+        updates = momenta
+        if self._settings.nesterov:
+            updates = [gradient.clone() for gradient in gradients]  # torch 2.11 cannot lerp parts out of place
+            torch._foreach_lerp_(updates, momenta, beta)
         return torch.stack([whole(update) for update in updates])
 
     def _count(self, name: str) -> dict[str, torch.Tensor]:
