@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,11 @@ from lmwright.recipes import budget, budget_words, dial, ladder_plan
 from lmwright.recipes.budget_basis import Speed, law_of, predict
 from lmwright.recipes.ladder_plan import Ladder
 from lmwright.recipes.pretrain_config import resolve
-from lmwright.scaling import priors
+from lmwright.scaling import laws, priors
 from lmwright.scaling.fit import Fitted, fit
 from lmwright.scaling.flops import count_parameters, flops_per_token
-from lmwright.scaling.planning import shape
-from lmwright.scaling.points import Points
+from lmwright.scaling.planning import allocate, hyper, shape
+from lmwright.scaling.points import Points, logs_of
 from lmwright.scaling.priors import Scale
 from lmwright.text.tokenizer import train_bpe
 
@@ -100,14 +101,35 @@ def test_devices_have_a_time_and_memory_of_their_own(corpus: Path, law: Path) ->
 
 def test_where_nothing_repeats_the_interval_is_that_of_the_fit(large: Corpus, law: Path, fitted: Fitted) -> None:
     used, model = law_of(law), budget.plan("1e11", large, law=law, speed=SPEED).architecture
-    found = predict(used, model, 64_000, 64, unique=64_000)
+    found = predict(used, model, 64_000_000, 64, unique=64_000_000)
     parameters = [count_parameters(model).total]
-    there = fitted.predict({"parameters": parameters, "tokens": [64_000]}, "chinchilla")
+    there = fitted.predict({"parameters": parameters, "tokens": [64_000_000]}, "chinchilla")
     assert (found.loss, found.low, found.high) == pytest.approx((there.loss[0], there.low[0], there.high[0]))
-    repeated = predict(used, model, 640_000, 64, unique=64_000)
-    assert there.loss[0] > repeated.loss > predict(used, model, 640_000, 64, unique=640_000).loss
-    assert 64_000 < repeated.worth < 640_000
+    repeated = predict(used, model, 640_000_000, 64, unique=64_000_000)
+    assert there.loss[0] > repeated.loss > predict(used, model, 640_000_000, 64, unique=640_000_000).loss
+    assert 64_000_000 < repeated.worth < 640_000_000
     assert repeated.low < repeated.loss < repeated.high
+
+
+def test_what_is_foretold_of_repeats_is_what_the_plan_was_chosen_by(large: Corpus, law: Path) -> None:
+    """The same law of repeats at every place: also what it is sure of, in which more epochs are hardly news."""
+    used, unique = law_of(law), large.split("train").num_tokens
+    plans = [budget.plan(flops, large, law=law, speed=SPEED) for flops in ("1e13", "1e14")]
+    for made in plans:
+        assert made.epochs > 4
+        spent = allocate.spend(
+            used.name, used.theta_P, made.tokens * flops_per_token(made.architecture, made.length) * (1 + 1e-9),
+            made.architecture, length=made.length, convention=used.convention, unique_tokens=unique,
+        )  # fmt: skip
+        assert spent.law == "data_constrained"
+        assert made.predicted.loss == pytest.approx(spent.loss, rel=1e-6)
+        assert made.predicted.low < spent.loss < made.predicted.high
+        told = used.seen(made.best.tokens, unique)
+        columns = {"parameters": [made.best.parameters], "tokens": [made.best.tokens], "unique_tokens": [unique]}
+        log_B = laws.load(told.name).log_loss(np.array(told.fitted.draws), logs_of(columns))[0][:, 0]
+        low, high = np.quantile(log_B, [0.025, 0.975])
+        assert made.spread == pytest.approx(np.std(log_B[(log_B >= low) & (log_B <= high)], ddof=1))
+    assert plans[1].predicted.loss < plans[0].predicted.loss
 
 
 def test_a_published_law_gives_no_interval_and_says_so(corpus: Path) -> None:
@@ -308,7 +330,8 @@ def test_a_batch_that_is_given_moves_the_rate_and_keeps_the_tokens_of_the_warm_u
     assert chosen.batch_size >= 4
     fewer = chosen.batch_size // 4
     moved = budget.with_steps(made, fewer, fewer, steps, reason="by the test", speed=SPEED).settings
-    assert moved.learning_rate == pytest.approx(chosen.learning_rate * math.sqrt(fewer / chosen.batch_size))
+    wanted = chosen.wanted_rate * math.sqrt(fewer / chosen.batch_size)
+    assert moved.learning_rate == pytest.approx(min(wanted, hyper.CEILING))
     assert moved.warmup_steps * fewer == pytest.approx(chosen.warmup_steps * chosen.batch_size, rel=0.1)
     given = {"data": {"corpus": str(large.directory)}, "training": {"batch_size": fewer}}
     tree = dial._settings(made, large, given)["training"]
@@ -464,3 +487,59 @@ def test_a_family_that_is_no_name_is_refused(corpus: Path) -> None:
     given = {"architecture": {"family": 5}, "data": {"corpus": str(corpus)}}
     with pytest.raises(ConfigError, match="family = 5: must be the name of a family"):
         dial.dial("1e12", given, "test")
+
+
+def test_a_batch_of_fewer_sequences_than_devices_is_warned_of(corpus: Path, law: Path) -> None:
+    made = budget.plan("512xL4 1s", Corpus.open(corpus), law=law)
+    batch = made.settings.batch_size
+    assert batch < 512
+    [said] = [line for line in budget_words.lines(made) if "sequences for" in line]
+    assert said.startswith(f"warning       the batch has {batch} sequences for 512 devices")
+    assert f"at most {batch} devices and a longer time, or with more text" in said
+    fewer = budget.plan(f"{batch}xL4 {512 / batch:.6f}s", Corpus.open(corpus), law=law)
+    assert fewer.settings.batch_size >= batch, "what is advised can be run"
+    assert not any("sequences for" in warning for warning in fewer.warnings)
+
+
+def test_the_ladder_that_is_advised_is_of_the_plans_family_and_context(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a corpus; of $words"
+    place.symlink_to(corpus, target_is_directory=True)
+
+    def advised(**kind: Any) -> list[str]:
+        made = budget.plan("1e12", Corpus.open(place), speed=SPEED, **kind)
+        [line] = [line for line in budget_words.lines(made) if "lmwright ladder" in line]
+        return shlex.split(line)
+
+    words = advised(family="lstm", context=32)
+    assert words[words.index("--corpus") + 1] == str(place)
+    assert words[words.index("--family") + 1] == "lstm"
+    assert words[words.index("--context") + 1] == "32"
+    assert run([*words[1:], "--dry-run"]) == 0, capsys.readouterr().err
+    usual = advised(family="llama", context=256)
+    assert not {"--family", "--context"} & set(usual)
+
+
+def test_the_time_for_the_models_own_reading_is_not_trained_in(
+    corpus: Path, law: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        "data": {"corpus": str(corpus), "context_length": 32},
+        "training": {"threads": 1, "precision": "fp32", "matmul": "highest", "compile": False},
+    }
+    from lmwright.recipes import pretrain_plan
+
+    monkeypatch.setattr(budget, "this_machine", lambda: SPEED)
+    monkeypatch.setattr(pretrain_plan._Twin, "step_seconds", lambda self, least: (0.001, 0.001))
+    found = dial.dial("50s", given, "test", law=law, say=lambda line: None)
+    tokens = 1.5 * found.plan.flops / flops_per_token(found.plan.architecture, 32)  # half the budget, to read
+    reading = dial.dial("50s", given, "test", law=law, inference_tokens=tokens, say=lambda line: None)
+    share = 1 - tokens / 3 * flops_per_token(reading.plan.architecture, 32) / reading.plan.flops
+    assert 0.1 < share < 0.9
+    whole, kept = (one.plan.settings.steps for one in (found, reading))
+    assert kept == pytest.approx(share * whole, rel=0.02)
+    assert reading.planned.config.training.steps == kept
+    left = f"{50 * share:.3g} s, what the model's own reading leaves of 50 s, hold so many"
+    assert left in reading.plan.reasons["steps"]
+    assert "leaves" not in found.plan.reasons["steps"]

@@ -12,6 +12,7 @@ from scaling_runs import planted, write_csv, write_run
 
 from lmwright.cli.main import run
 from lmwright.scaling.fit import Fitted
+from lmwright.scaling.points import LABELS, MARKS, NUMBERS
 
 DRAWS = ["--draws", "20"]
 
@@ -183,3 +184,12 @@ def test_the_verb_imports_no_torch(csv: str, tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_help_names_every_column_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    said = text[text.index("has the columns") : text.index("Options:")]
+    listed = said.replace(",", " ").replace(".", " ").split()
+    for name in (*NUMBERS, "run", *MARKS, *LABELS, "convention", "metric"):
+        assert name in listed

@@ -75,6 +75,8 @@ def test_a_rung_without_which_too_little_is_left_is_not_held_out() -> None:
         ([1e6] * 6, [1e7, 2e7, 4e7, 8e7, 2e8, 4e8], None, "power_data_floor"),
         ([1e6, 2e6, 4e6, 8e6], [1e7] * 4, None, "power_parameters"),
         ([1e6, 2e6, 4e6, 8e6], [2e7, 4e7, 8e7, 16e7], None, "power_compute"),
+        ([1e6, 2e6, 4e6, 8e6], [16e7, 8e7, 4e7, 2e7], None, "chinchilla"),
+        ([1e6, 2e6, 4e6, 8e6], [32e7, 8e7, 2e7, 5e6], None, "chinchilla"),
         ([1e6, 1e6, 4e6, 4e6], [2e7, 4e7, 2e7, 4e7], None, "chinchilla"),
         ([1e6, 4e6] * 5, [1e7, 1e7, 2e7, 2e7, 4e7, 4e7, 8e7, 8e7, 2e8, 2e8], 2e7, "data_constrained"),
         ([1e6, 4e6] * 4, [1e7, 1e7, 2e7, 2e7, 4e7, 4e7, 8e7, 8e7], 2e7, "chinchilla"),
@@ -85,6 +87,20 @@ def test_the_law_is_what_the_points_can_tell(
 ) -> None:
     repeated = None if unique is None else np.minimum(tokens, unique)
     assert choose_law(points(parameters, tokens, unique_tokens=repeated))[0] == law
+
+
+def test_one_budget_is_no_law_of_compute_and_tells_the_planted_numbers() -> None:
+    """Along D = C / 6N compute is what does not vary, though N and D lie on a line; nor where C is given so."""
+    size = np.geomspace(1e7, 1e9, 9)
+    tokens = 1e19 / (6 * size)
+    law = laws.load("chinchilla")
+    theta = law.from_natural(PLANTED)  # type: ignore[attr-defined]
+    columns = {"parameters": np.log(size), "tokens": np.log(tokens)}
+    rows = Points.of(size, tokens, np.exp(law.log_loss(theta[None], columns)[0][0]), convention="chinchilla")
+    found = fit_law(rows, draws=0)
+    assert found.fitted.law == "chinchilla"
+    assert found.fitted.natural() == pytest.approx(PLANTED, rel=0.02)
+    assert choose_law(points([1e6, 2e6, 4e6, 8e6], [2e7, 4e7, 8e7, 16e7], flops=[1e15] * 4))[0] == "chinchilla"
 
 
 @pytest.mark.parametrize("name", ["kaplan-joint", "besiroglu"])
@@ -228,7 +244,7 @@ def test_points_of_one_run_have_no_bootstrap_and_the_refusal_says_what_to_do() -
     rows = planted(0.005)
     alone = replace(rows, run=("trunk",) * len(rows))
     with pytest.raises(ConfigError, match=r"all points are of one run \(trunk\).*draws = 0"):
-        fit_law(alone, draws=10)
+        fit_law(alone, draws=20)
     found = fit_law(alone, draws=0)
     assert "0 points of 0 runs are left" in found.not_held
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,32 @@ def test_budgets_are_where_points_are_dense():
     flops = [1e18, 3e18, 1.1e18, 1e19, 0.95e18, 1.02e19, 0.98e19]
     assert budgets(np.log(flops)).tolist() == [0, -1, 0, 1, 0, 1, 1]
     assert budgets(np.log([1e18, 2e18])).tolist() == [-1, -1]
+
+
+def test_budgets_by_sorting_are_those_of_all_pairs():
+    """Against each pair compared, with rows in any order and many of equal compute."""
+    random = np.random.default_rng(0)
+    for rows in range(1, 80):
+        log_flops = 40 + np.round(random.uniform(0, 0.03 * rows, rows), 2 + rows % 3)
+        near = np.abs(log_flops[:, None] - log_flops) <= np.log(1.12)
+        free, found = np.ones(rows, dtype=bool), []
+        while (count := (near & free).sum(axis=1) * free).max() >= 3:
+            found.append(near[count.argmax()] & free)
+            free &= ~found[-1]
+        wanted = np.full(rows, -1)
+        for place, mask in enumerate(sorted(found, key=lambda mask: log_flops[mask].mean())):
+            wanted[mask] = place
+        assert budgets(log_flops).tolist() == wanted.tolist()
+
+
+def test_budgets_of_many_rows_need_no_memory_for_their_pairs():
+    log_flops = np.random.default_rng(0).uniform(30, 50, 20_000)
+    tracemalloc.start()
+    found = budgets(log_flops)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.max() > 50
+    assert most < 50 * 2**20
 
 
 def test_budgets_whose_optimum_is_at_an_edge_are_left_out_and_named():

@@ -282,6 +282,45 @@ def test_a_failure_is_named_and_takes_no_other_with_it(corpus: Corpus, tmp_path:
     assert f"runs/{small.run_name(0)}" in done
 
 
+@pytest.mark.parametrize(
+    ("sweep", "size", "advice"),
+    [
+        (0, 0, "measure the rate at that size, too (--sweep 1), or choose other --sizes, with another --out"),
+        (1, 1, "measure the rate at that size, too (--sweep 2), or choose other --sizes, with another --out"),
+        (2, 1, "; choose other --sizes, with another --out"),
+    ],
+)
+def test_a_run_that_diverged_is_not_to_be_tried_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch, sweep: int, size: int, advice: str
+) -> None:
+    asked = ask(corpus, sweep=sweep, seeds=(3, 4), lengths=1, tokens_per_parameter=4.0)
+    trunk = ladder_plan.trunks(asked, corpus)[2 * size]
+
+    def diverge(out: Path) -> float:
+        return math.inf if out.parent.name == "trunks" and out.name.startswith(f"{trunk.name}-") else 3.0
+
+    with pytest.raises(JobFailed, match="its loss was not finite") as failure:
+        climb(monkeypatch, asked, tmp_path / "out", diverge)
+    assert advice in str(failure.value)
+    assert "goes on" not in str(failure.value)
+
+
+def test_what_did_not_diverge_goes_on_beside_what_did(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
+    asked = ask(corpus, sweep=0)
+    small, large = ladder_plan.trunks(asked, corpus)
+
+    def loss(out: Path) -> float:
+        if out.name == f"{large.name}-{large.piece(0)}":
+            raise ConfigError("the disk is full")
+        return math.inf if out.name == small.run_name(1) else 3.0
+
+    with pytest.raises(JobFailed) as failure:
+        climb(monkeypatch, asked, tmp_path / "out", loss)
+    said = str(failure.value)
+    assert "goes on with what is left, but not with what diverged: for that, measure" in said
+    assert "(--sweep 1)" in said
+
+
 def test_the_sweep_decides_rate_and_batch_of_every_trunk(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
     asked = ask(corpus, lengths=1, sweep=2, tokens_per_parameter=4.0)
     sizes = {trunk.name: trunk for trunk in ladder_sweep.trunks(asked, corpus)}

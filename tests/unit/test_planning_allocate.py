@@ -62,6 +62,15 @@ def test_a_corpus_that_is_large_enough_changes_nothing():
     assert (given.epochs, given.warnings) == (1.0, ())
 
 
+def test_where_nothing_repeats_the_law_stands_as_it_is():
+    """The law of repeats takes worth from models beyond the optimum of 6ND, where exact costs may want one."""
+    per_token = smooth_per_token("llama", vocab_size=32_000, length=256, convention="kaplan", tied=True)
+    free, given = (
+        allocate("chinchilla", THETA, 1e17, per_token=per_token, unique_tokens=unique) for unique in (None, 1e15)
+    )
+    assert (given.law, given.parameters, given.loss) == ("chinchilla", free.parameters, free.loss)
+
+
 def test_tokens_to_be_read_are_paid_for():
     found = allocate("chinchilla", THETA, 1e21, inference_tokens=2e11)
     assert found.inference_flops == pytest.approx(2 * found.parameters * 2e11)

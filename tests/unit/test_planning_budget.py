@@ -24,6 +24,9 @@ from lmwright.scaling.planning.budget import PEAKS, parse
         ("1h 30m", 5400),
         ("1.5h", 5400),
         (" 0.5H ", 1800),
+        ("10 m", 600),
+        ("1 h 30 m", 5400),
+        ("1 h30m", 5400),
     ],
 )
 def test_a_time_is_worth_what_the_machine_does_in_it(text, seconds):
@@ -37,14 +40,21 @@ def test_a_time_is_worth_what_the_machine_does_in_it(text, seconds):
 
 @pytest.mark.parametrize(
     ("text", "flops"),
-    [("1e18", 1e18), ("1E18", 1e18), ("2.5e19 FLOPs", 2.5e19), ("5.76e+23", 5.76e23), ("1000000000", 1e9)],
+    [
+        ("1e18", 1e18),
+        ("1E18", 1e18),
+        ("2.5e19 FLOPs", 2.5e19),
+        ("5.76e+23", 5.76e23),
+        ("1000000000", 1e9),
+        ("1e18flop", 1e18),
+    ],
 )
 def test_flops_are_themselves(text, flops):
     assert (parse(text).seconds, parse(text).device) == (None, None)
     assert parse(text).compute() == parse(text).compute(1.0) == flops
 
 
-@pytest.mark.parametrize("text", ["8xH100 3d", "8 x h100 3d", "8×H100 72h", "8*h100 2d 24h"])
+@pytest.mark.parametrize("text", ["8xH100 3d", "8 x H100 3 d", "8 x h100 3d", "8×H100 72h", "8*h100 2d 24h"])
 def test_devices_reach_a_share_of_their_peak(text):
     budget = parse(text)
     assert (budget.device, budget.devices, budget.seconds) == ("h100", 8, 259_200)
@@ -82,6 +92,13 @@ def test_every_device_of_the_table_can_be_named_alone(device):
         ("3 days", "must be a time"),
         ("1" * 5000 + "xH100 3d", "must be a time"),
         ("٣m", "must be a time"),
+        ("8h100 30m", "must be a time"),  # the x forgotten; not 8 h and 10,030 m
+        ("4h200 10m", "must be a time"),
+        ("2 5e18", "must be a time"),
+        ("1 e18", "must be a time"),
+        ("1 0m", "must be a time"),
+        ("1h 3 0m", "must be a time"),
+        ("8xH100 1 0m", "must be a time"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(text, says):

@@ -46,7 +46,7 @@ def test_any_run_gets_settings_that_can_be_trained_with_and_a_reason_for_each(co
     assert 1 <= found.warmup_steps <= max(1, found.steps // 10)
     assert 0 < found.learning_rate <= 0.02
     assert 0.01 <= found.weight_decay <= 0.2
-    names = {field.name for field in dataclasses.fields(found)} - {"reasons"}
+    names = {field.name for field in dataclasses.fields(found)} - {"reasons", "wanted_rate", "ceiling"}
     assert set(found.reasons) == names
     assert all("\n" not in reason and reason for reason in found.reasons.values())
 
@@ -112,6 +112,41 @@ def test_another_batch_moves_the_rate_the_warm_up_and_the_decay():
     assert other.reasons["weight_decay"].startswith(f"{other.weight_decay:.3g} makes AdamW remember")
     again = moved(other, LARGE, 2048, batch_size=batch, steps=steps, reasons={})
     assert again == other
+
+
+def test_a_rate_that_was_lowered_moves_as_the_rule_wants_and_stays_below_the_ceiling():
+    model = shape(3e4, vocab_size=300, length=64, convention="chinchilla", tie_embeddings=True).config
+    for tokens in (1e6, 1e7):
+        found = choose(model, tokens, 64)
+        rules = fit_sweep([])
+        scale = Scale.of(model, tokens, 64)
+        assert "lowered to 0.02" in found.reasons["learning_rate"]
+        for batch in (1, found.batch_size // 4, found.batch_size // 2, 8 * found.batch_size):
+            other = moved(found, model, 64, batch_size=batch, steps=100, reasons={})
+            share = batch * 64 / rules.batch_tokens.value(scale)
+            wanted = rules.learning_rate.value(scale) * math.sqrt(share)
+            assert other.learning_rate == pytest.approx(min(wanted, 0.02))
+            reason = other.reasons["learning_rate"]
+            assert f"from a batch of {found.batch_size} to {batch} likewise" in reason
+            assert reason.count("lowered to") == (wanted > 0.02)
+            assert reason.endswith(f"; {wanted:.2g} lowered to 0.02, above which no model was best") == (
+                wanted > 0.02
+            )
+            back = moved(other, model, 64, batch_size=found.batch_size, steps=found.steps, reasons={})
+            assert back.learning_rate == pytest.approx(found.learning_rate)
+
+
+def test_a_rate_that_was_measured_moves_beyond_the_ceiling():
+    scale = Scale.of(SMALL, 2e7, 256)
+    trials = [
+        Trial(scale=scale, learning_rate=1.5e-2 * 2.0**step, batch_tokens=8192, loss=3 + step**2 / 50)
+        for step in range(-2, 3)
+    ]
+    found = choose(SMALL, 2e7, 256, rules=fit_sweep(trials))
+    other = moved(found, SMALL, 256, batch_size=16 * found.batch_size, steps=100, reasons={})
+    assert other.learning_rate == pytest.approx(4 * found.learning_rate)
+    assert other.learning_rate > 0.02
+    assert "lowered" not in other.reasons["learning_rate"]
 
 
 def test_fewer_tokens_than_a_sequence_are_refused():

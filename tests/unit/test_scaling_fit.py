@@ -480,7 +480,7 @@ def test_a_prediction_is_of_the_law_and_wider_for_a_run_than_for_the_curve():
 
 
 def test_predictions_that_cannot_be_made_are_refused():
-    fitted = fit("chinchilla", ladder(0.003), draws=5)
+    fitted = fit("chinchilla", ladder(0.003), draws=20)
     with pytest.raises(ConfigError, match="N is counted as kaplan, the law was fitted to chinchilla"):
         fitted.predict({"parameters": 1e8, "tokens": 1e9}, "kaplan")
     with pytest.raises(ConfigError, match="reads parameters, tokens"):
@@ -492,7 +492,14 @@ def test_predictions_that_cannot_be_made_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"level": 1.0}, "level"), ({"draws": -1}, "draws"), ({"delta": 0.0}, "delta")]
+    ("changes", "message"),
+    [
+        ({"level": 1.0}, "level"),
+        ({"draws": -1}, "draws"),
+        ({"draws": 1}, r"draws 1; .*give 20 or more \(1000 is usual\), or 0 for none"),
+        ({"draws": 19}, "draws 19; .*give 20 or more"),
+        ({"delta": 0.0}, "delta"),
+    ],
 )
 def test_settings_that_are_none_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -543,12 +550,31 @@ def test_a_fit_knows_what_its_points_were_of():
         ({"law": "none"}, "no 'none'"),
         ({"foreign": 1}, "foreign"),
         ({"convention": "other"}, "convention"),
+        ({"draws": [[6.0, 7.0, 0.5, 0.3, 0.3]] * 19}, "number of draws is 19; must be 0, or 20 or more"),
+        ({"largest": {}}, r"largest has the keys \(none\); law chinchilla has parameters, tokens, 6ND"),
+        ({"largest": {"parameters": 1e9, "tokens": 1e9}}, "keys parameters, tokens; .* 6ND; fit it anew"),
+        (
+            {"largest": {"parameters": 1e9, "tokens": 0.0, "6ND": 1e19}},
+            r"^fit\.json: largest\.tokens is 0\.0; must be positive and finite; fit the law anew$",
+        ),
+        ({"scale": -1}, "scale is -1.0; must be positive and finite"),
+        ({"scale": 0.0}, "scale is 0.0; must be positive"),
+        ({"scale": math.inf}, "scale"),
+        ({"level": 1.0}, "level is 1.0; must lie between 0 and 1"),
+        ({"level": 0.0}, "level is 0.0; must lie between 0 and 1"),
+        ({"freedom": 0}, "freedom is 0; must be 1 or more"),
     ],
 )
 def test_a_damaged_fit_is_refused(change, message):
-    saved = json.loads(fit("chinchilla", ladder(0.003), draws=2).to_json())
+    saved = json.loads(fit("chinchilla", ladder(0.003), draws=20).to_json())
     with pytest.raises(ConfigError, match=message):
         Fitted.from_json(json.dumps({**saved, **change}), "fit.json")
+
+
+@pytest.mark.parametrize("name", laws.names())
+def test_a_fit_of_each_law_and_in_any_metric_is_read(name):
+    fitted = fit(name, replace(ladder(0.003), metric="nats/word"), draws=0)
+    assert Fitted.from_json(fitted.to_json(), "fit.json") == fitted
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "3"])
@@ -562,14 +588,14 @@ def test_what_is_no_fit_is_refused(text):
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, -math.inf, math.nan, 1e300, 1e-300])
 def test_a_prediction_where_nothing_can_be_is_refused(wrong):
-    fitted = fit("chinchilla", ladder(0.003), draws=5)
+    fitted = fit("chinchilla", ladder(0.003), draws=20)
     for columns in ({"parameters": wrong, "tokens": 1e9}, {"parameters": [1e8, 1e8], "tokens": [1e9, wrong]}):
         with pytest.raises(ConfigError, match="must be positive and finite"):
             fitted.predict(columns, "chinchilla")
 
 
 def test_a_prediction_of_what_is_no_number_is_refused():
-    fitted = fit("power_data", powers(0.01), draws=5)
+    fitted = fit("power_data", powers(0.01), draws=20)
     with pytest.raises(ConfigError, match=r"^points: tokens 'a lot'; must be a number, or a list of them$"):
         fitted.predict({"tokens": "a lot"}, "chinchilla")
 
@@ -589,7 +615,7 @@ def test_a_prediction_at_the_ends_of_what_can_be_is_a_number_with_a_warning(name
 def test_losses_that_are_all_the_same_are_fitted_by_what_is_left_and_warned_of(name):
     flat = ladder(0.0)
     flat = Points.of(flat.parameters, flat.tokens, np.full(40, 3.0), convention="chinchilla")
-    fitted = fit(name, flat, draws=5)
+    fitted = fit(name, flat, draws=20)
     if "ln_E" in fitted.coordinates:
         assert fitted.natural()["E"] == pytest.approx(3.0, rel=1e-4)
         assert any("next to the least observed loss" in text for text in fitted.warnings)
@@ -600,7 +626,7 @@ def test_losses_that_are_all_the_same_are_fitted_by_what_is_left_and_warned_of(n
 @pytest.mark.parametrize("name", ["chinchilla", "kaplan", "power_data", "power_compute_floor"])
 def test_points_at_one_place_identify_no_exponent_and_are_warned_of(name):
     loss = 3.0 * np.exp(0.01 * np.random.default_rng(0).normal(size=12))
-    fitted = fit(name, Points.of(np.full(12, 1e8), np.full(12, 1e9), loss, convention="chinchilla"), draws=5)
+    fitted = fit(name, Points.of(np.full(12, 1e8), np.full(12, 1e9), loss, convention="chinchilla"), draws=20)
     exponents = [place for place in fitted.coordinates if not place.startswith("ln_")]
     assert exponents
     assert not any(fitted.interval(exponent).identified for exponent in exponents)
@@ -623,13 +649,13 @@ def test_two_points_are_too_few_for_any_law():
 def test_many_points_are_first_fitted_by_a_part_of_them_and_in_parts(monkeypatch):
     """As 100,000 points are, but in smaller parts: three starts at a time, and ten rows first."""
     points = ladder(0.005)
-    whole = fit("chinchilla", points, draws=12)
+    whole = fit("chinchilla", points, draws=20)
     monkeypatch.setattr("lmwright.scaling.fit.robust.AT_ONCE", 40 * 5 * 3)
     monkeypatch.setattr("lmwright.scaling.fit.bootstrap.WEIGHTS", 40 * 4 * 5)
     objective = Objective.of(LAW, points)
     weights = np.random.default_rng(3).integers(0, 4, size=(6, 40)).astype(float)
     in_parts = objective.value(nearby(), weights), objective.residual(nearby())
-    parted = fit("chinchilla", points, draws=12)
+    parted = fit("chinchilla", points, draws=20)
     monkeypatch.undo()
     np.testing.assert_array_equal(in_parts[0], objective.value(nearby(), weights))
     np.testing.assert_array_equal(in_parts[1], objective.residual(nearby()))

@@ -240,3 +240,11 @@ def test_11_an_input_that_is_the_same_in_all_points_is_warned_of():
     assert fitted.warnings[0] == "parameters is 1e+08 in all points: they do not show what the loss owes to it"
     assert not fitted.interval("alpha").identified
     assert not any("in all points" in text for text in fit("power_data_floor", points, draws=0).warnings)
+
+
+def test_11_compute_of_one_budget_is_the_same_in_all_points_though_its_last_digits_differ():
+    size = np.geomspace(1e7, 1.3e9, 20)
+    points = Points.of(size, 7e19 / (6 * size), np.linspace(4, 3, 20), convention="chinchilla")
+    assert 0 < np.ptp(points.flops) < 1e5
+    (warning,) = checks.constant(points, ("parameters", "tokens", "flops"))
+    assert warning.startswith("flops is 7e+19 in all points")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lmwright.errors import ConfigError
+from lmwright.scaling import regions
 from lmwright.scaling.points import Points
 from lmwright.scaling.regions import Regions, find, of_points
 
@@ -102,6 +103,39 @@ def test_the_interval_of_the_exponent_holds_at_its_rate() -> None:
     held = np.mean([one.exponent_interval[0] < 0.2 < one.exponent_interval[1] for one in lines])
     assert len(lines) > 200
     assert held == pytest.approx(0.95, abs=3 * np.sqrt(0.05 * 0.95 / len(lines)))
+
+
+def test_a_long_curve_is_parted_at_evenly_chosen_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 numbers of tokens in any order: as many ways are tried as for 200, and the planted curve is found."""
+    random, tried, parted = np.random.default_rng(3), [], regions._parted
+    tokens = np.geomspace(1e3, 1e9, 20_000)
+    loss = np.clip(40.0 * tokens**-0.2, 1.5, 6.0) * np.exp(0.005 * random.standard_normal(20_000))
+    order = random.permutation(20_000)
+    monkeypatch.setattr(regions, "_parted", lambda log_d, *rest: tried.append(len(log_d)) or parted(log_d, *rest))
+    found = find(tokens[order], loss[order])
+    assert set(tried) == {200}
+    assert len(tried) <= 200**2 / 2
+    assert found == find(tokens, loss), "the choice does not depend on the order"
+    assert found.exponent == pytest.approx(0.2, abs=0.01)
+    assert (found.small, found.floor) == pytest.approx((6.0, 1.5), rel=0.01)
+
+
+def test_a_place_that_was_run_often_does_not_crowd_out_the_others() -> None:
+    tokens = np.concatenate([np.full(5000, 1e4), np.full(60, 1e5), [1e6, 1e7, 1e8]])
+    found = find(tokens, 40 * tokens**-0.2)
+    assert found.exponent == pytest.approx(0.2)
+    few = find(np.repeat(TOKENS, 8), np.repeat(curve(6.0, 1.5), 8))
+    assert (few.small, few.floor) == pytest.approx((6.0, 1.5)), "200 rows are all looked at"
+
+
+def test_lengths_are_counted_per_size_by_a_window() -> None:
+    """Against each pair of rows compared; 200,000 sizes are counted without their pairs."""
+    random = np.random.default_rng(0)
+    log_n, tokens = np.round(random.uniform(0, 1, 300), 3), random.integers(1, 9, 300).astype(float)
+    wanted = [len(np.unique(tokens[abs(log_n - one) <= 0.02])) for one in log_n]
+    assert regions._lengths(log_n, tokens).tolist() == wanted
+    many = np.arange(200_000.0)
+    assert (regions._lengths(many, many) == 1).all()
 
 
 def test_of_points_the_model_with_the_most_lengths_on_new_text_is_taken() -> None:

@@ -59,7 +59,8 @@ def command(
 
     The largest rung (the most compute) is held out first: predicted loss stands beside measured. Then the law is
     fitted to all points, with intervals, and says what is compute-optimal. A CSV file has the columns parameters,
-    tokens and loss, and may have unique_tokens, flops, run, finished, family, domain, convention and metric.
+    tokens and loss, and may have unique_tokens, flops, run, finished, family, domain, context, convention and
+    metric.
     """
     if (published is None) == (not sources):
         raise click.UsageError("give CSV files or directories of runs, or --published with one of its names")

@@ -82,6 +82,7 @@ class BudgetPlan:
                 self.law, self.architecture.family, (self.source, str(self.corpus.absolute())), self.length
             ),
             *self.small,
+            *budget_run.idle(self.settings.batch_size, self.budget.devices),
             *self.predicted.warnings,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,6 @@ from lmwright.scaling.sweep import Swept, fit_sweep
 
 PUBLISHED = "muennighoff"  # knows repeated data, and C4 is the corpus nearest to text of any kind
 WORTHLESS = 40  # epochs
-REPEATS = ("chinchilla", "data_constrained")  # laws that can be told how much of the text is new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,14 @@ class LawUsed:
     @property
     def knows_repeats(self) -> bool:
         """Whether it can be told how many tokens are distinct."""
-        return self.name in REPEATS
+        return self.name in allocate.REPEATING
+
+    def seen(self, tokens: float, unique: float) -> LawUsed:
+        """Return the law for so many tokens of text: completed with the worth of repeats where there are any."""
+        if not (self.knows_repeats and allocate.repeats(self.name, tokens, unique)):
+            return self
+        fitted = None if self.fitted is None else allocate.with_repeats(self.fitted)
+        return replace(self, name="data_constrained", theta_P=allocate.completed(self.theta_P), fitted=fitted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +160,7 @@ def this_machine() -> Speed:
 def predict(used: LawUsed, model: ModelConfig, tokens: float, length: int, unique: int) -> Predicted:
     """Return the loss that the law gives a model after so many tokens, `unique` of the text distinct.
 
-    A parametric law predicts for as many new tokens as the repeats are worth. An interval is that of the fit.
+    A parametric law is completed where text repeats, in each of its draws. An interval is that of the fit.
     """
     # A little over, so that one sequence is not rounded to less than one.
     flops = tokens * flops_per_token(model, length) * (1 + 1e-9)
@@ -162,9 +168,9 @@ def predict(used: LawUsed, model: ModelConfig, tokens: float, length: int, uniqu
         used.name, used.theta_P, flops, model, length=length, convention=used.convention,
         unique_tokens=unique if used.knows_repeats else None,
     )  # fmt: skip
+    used = used.seen(spent.tokens, unique)
     module = laws.load(used.name)
-    seen = spent.tokens if "unique_tokens" in module.INPUTS else spent.worth
-    known = {"parameters": spent.parameters, "tokens": seen, "unique_tokens": spent.unique_tokens}
+    known = {"parameters": spent.parameters, "tokens": spent.tokens, "unique_tokens": spent.unique_tokens}
     columns = {name: [known[name]] for name in module.INPUTS}
     if used.fitted is None or not used.fitted.draws:
         loss = math.exp(float(module.log_loss(used.theta_P[None], logs_of(columns))[0][0, 0]))

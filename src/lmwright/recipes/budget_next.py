@@ -12,6 +12,7 @@ from lmwright.model.config import ModelConfig
 from lmwright.recipes.budget_basis import LawUsed
 from lmwright.recipes.budget_run import shaped
 from lmwright.scaling import laws
+from lmwright.scaling.fit.bootstrap import FEWEST
 from lmwright.scaling.flops import count_parameters, flops_per_token
 from lmwright.scaling.planning import allocate, from_draws, hyper, shape
 
@@ -58,8 +59,9 @@ def next_runs(
     unique: int,
 ) -> tuple[float | None, tuple[SmallRun, ...]]:
     """Return the spread of ln L at the best allocation, and the cheap runs that lower it most."""
+    used = used.seen(best.tokens, unique)
     fitted = used.fitted
-    if fitted is None or len(fitted.draws) < from_draws.FEWEST:
+    if fitted is None or len(fitted.draws) < FEWEST:
         return None, ()
     offered: list[tuple[int, float, float]] = []
     for part in GRID_SIZES:

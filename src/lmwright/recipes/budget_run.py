@@ -107,7 +107,10 @@ def memory(
     micro: int,
     length: int,
 ) -> MemoryPlan:
-    """Return the memory of a step: on this machine, or on each of the budget's devices."""
+    """Return the memory of a step: on this machine, or on each of the budget's devices.
+
+    Where the batch has fewer sequences than there are devices, each is reckoned with one (see `idle`).
+    """
     devices = money.devices
     settings = replace(chosen, batch_size=max(chosen.batch_size, devices))
     kind: dict[str, Any] = {"device": "cuda", "precision": "bf16", "parallel": "fsdp" if devices > 1 else "ddp"}
@@ -116,6 +119,16 @@ def memory(
     share = max(1, min(micro, math.ceil(settings.batch_size / devices)))
     run = merge(tree(model, settings, share, length, corpus), {"training": kind})
     return memory_plan.plan(memory_plan.describe(run, "plan", devices=devices), devices=devices)
+
+
+def idle(batch: int, devices: int) -> tuple[str, ...]:
+    """Return a warning where the batch has fewer sequences than there are devices, so that no such run begins."""
+    if batch >= devices:
+        return ()
+    return (
+        f"the batch has {batch:,} sequences for {devices:,} devices, and each needs at least one: such a run is "
+        f"refused; plan with at most {batch:,} devices and a longer time, or with more text",
+    )
 
 
 def tree(model: ModelConfig, chosen: Settings, micro: int, length: int, corpus: Corpus) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from lmwright.recipes.budget import BudgetPlan
 from lmwright.recipes.budget_basis import Predicted
 from lmwright.recipes.budget_next import first_sizes
 from lmwright.recipes.budget_run import OPTIMIZER, SCHEDULE
+from lmwright.recipes.ladder_plan import Ladder
 from lmwright.scaling import priors
 from lmwright.scaling.flops import count_parameters, flops_per_token
 from lmwright.scaling.priors import Scale
@@ -54,7 +56,6 @@ def _without_a_law(plan: BudgetPlan) -> list[str]:
     """Say first, where there is no law of one's own, that the loss is not known, and how it would be."""
     if plan.law.fitted is not None:
         return []
-    sizes = ",".join(f"{size / 1e6:.3g}m" for size in first_sizes(plan.architecture, plan.length))
     return [
         row(
             "no law", "what this run will reach is not known: a published law divides the budget, and its loss is"
@@ -62,10 +63,21 @@ def _without_a_law(plan: BudgetPlan) -> list[str]:
         row(
             "", "of another corpus. For a loss to trust, train small models on your corpus first, and fit theirs:"
         ),
-        row("", f"lmwright ladder --corpus {plan.corpus} --sizes {sizes} --out runs/ladder"),
+        row("", _ladder(plan)),
         row("", "lmwright fit runs/ladder --out law.json"),
         row("", "and then this command again with --law law.json"),
     ]
+
+
+def _ladder(plan: BudgetPlan) -> str:
+    """Return the command, for a shell, of a ladder whose law holds for the plan: of its family and context."""
+    sizes = ",".join(f"{size / 1e6:.3g}m" for size in first_sizes(plan.architecture, plan.length))
+    words = ["lmwright", "ladder", "--corpus", str(plan.corpus), "--sizes", sizes]
+    if plan.architecture.family != Ladder.family:
+        words += ["--family", plan.architecture.family]
+    if plan.length != Ladder.context_length:
+        words += ["--context", str(plan.length)]
+    return shlex.join([*words, "--out", "runs/ladder"])
 
 
 def row(name: str, text: str) -> str:

@@ -82,7 +82,8 @@ def dial(
     planned = pretrain.plan_run(settings, where, data=data, **trial)
     speed = _measured_speed(plan, planned)
     by_steps = "steps" in _table(given, "training")
-    kept, evaluate = _kept(plan, planned, seconds, speed, given=by_steps)
+    share = _training_share(plan, inference_tokens)
+    kept, evaluate = _kept(plan, planned, seconds, speed, share=share, given=by_steps)
     settings = merge({"training": evaluate}, _settings(kept, corpus, given))
     known: dict[str, Any] = {"measured": planned.measured, "data": planned.data}
     planned = pretrain.plan_run(settings, where, out=out, must_fit=must_fit, **known)
@@ -218,12 +219,24 @@ def _measured_speed(plan: BudgetPlan, planned: Planned) -> Speed | None:
     return replace(plan.speed, peak=peak, mfu=cost / seconds / peak, source=source, measured=True)
 
 
+def _training_share(plan: BudgetPlan, inference_tokens: float) -> float:
+    """Return the part of the budget that is left for training once the model's own reading is paid from it."""
+    reading = inference_tokens / 3 * flops_per_token(plan.architecture, plan.length)  # a forward pass is a third
+    return 1 - reading / plan.flops
+
+
 def _kept(
-    plan: BudgetPlan, planned: Planned, seconds: float | None, speed: Speed | None, *, given: bool
+    plan: BudgetPlan,
+    planned: Planned,
+    seconds: float | None,
+    speed: Speed | None,
+    *,
+    share: float,
+    given: bool,
 ) -> tuple[BudgetPlan, dict[str, int]]:
     """Return the plan with as many steps as the time allows, or its own where it names none; and when to evaluate.
 
-    given: whether the steps are.
+    share: of the time, for training. given: whether the steps are.
     """
     each, training = planned.measured.typical_seconds, planned.config.training
     reckoned = speed or plan.speed
@@ -236,15 +249,17 @@ def _kept(
         if given:
             reason = "as given"
         return budget.with_steps(plan, *sizes, training.steps, reason=reason, speed=reckoned), {}
+    whole, seconds = seconds, share * seconds
     evaluations, reading = 0, 0.0
     if planned.data.validation is not None:
         tokens = planned.data.validation.num_tokens
         reading = each * tokens / (training.batch_size * plan.length) / 3  # a forward pass is a third
         evaluations = min(MOST_EVALUATIONS, max(1, math.floor(EVALUATION_SHARE * seconds / reading)))
     steps = max(1, math.floor((TRAINING_SHARE * seconds - evaluations * reading) / each))
+    left = f", what the model's own reading leaves of {whole:,.3g} s," if share < 1 else ""
     reason = (
-        f"{seconds:,.3g} s hold so many updates of {each:.3g} s, the median as measured, beside {evaluations} "
-        f"evaluations of {reading:.2g} s; a tenth is kept for saving and for other work"
+        f"{seconds:,.3g} s{left} hold so many updates of {each:.3g} s, the median as measured, beside "
+        f"{evaluations} evaluations of {reading:.2g} s; a tenth is kept for saving and for other work"
     )
     kept = budget.with_steps(plan, *sizes, steps, reason=reason, speed=reckoned)
     return kept, {"eval_every": math.ceil(steps / evaluations)} if evaluations else {}

@@ -30,6 +30,7 @@ from lmwright.scaling.sweep import Swept
 
 Say = Callable[[str], None]
 RECORD = "ladder.json"
+DIVERGED = "its loss was not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +147,23 @@ def _train(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> di
     if failed:
         path, message = next(iter(failed.items()))
         others = f" (and {len(failed) - 1} more, named above)" if len(failed) > 1 else ""
-        raise JobFailed(f"{out / path}: {message}{others}; the same command again goes on with what is left")
+        raise JobFailed(f"{out / path}: {message}{others}; {_advice(asked, made, jobs, failed)}")
     say(f"{len(runs)} runs are finished; fit a law to them with: lmwright fit {out / 'runs'}")
     return record
+
+
+def _advice(asked: Ladder, made: Sequence[Trunk], jobs: Iterable[Job], failed: Mapping[str, str]) -> str:
+    """Return what to do about the jobs that failed; what diverged would do so again."""
+    lost: set[str] = set()
+    for job in jobs:  # each after the one it waits for
+        if failed.get(job.path) == DIVERGED or job.after in lost:
+            lost.add(job.path)
+    sizes = [
+        1 + place // len(asked.seeds)
+        for place, trunk in enumerate(made)
+        if any(run["path"] in lost for run in describe(trunk))
+    ]
+    return ladder_words.advice(asked, max(sizes, default=0), bool(failed.keys() - lost))
 
 
 def _sweep(asked: Ladder, corpus: Corpus, out: Path, pool: Pool, say: Say) -> tuple[Swept, list[dict[str, Any]]]:
@@ -244,7 +259,7 @@ def _do(
 
     def settle(job: Job, loss: float, took: str) -> None:
         if not math.isfinite(loss) and not job.may_diverge:
-            fail(job, "its loss was not finite; ask for a ladder with a lower learning rate")
+            fail(job, DIVERGED)
             return
         ended(job.path, loss)
         done.add(job.path)

@@ -69,6 +69,20 @@ def table(trunks: Sequence[Trunk], unique: int) -> Iterator[str]:
         )
 
 
+def advice(asked: Ladder, diverged: int, others: bool) -> str:
+    """Return what to do about runs that failed.
+
+    diverged: which size diverged, the smallest being 1, the largest such where there are several; 0: none. others:
+    whether runs are left that did not diverge.
+    """
+    again = "the same command again goes on with what is left"
+    if not diverged:
+        return again
+    measure = f"measure the rate at that size, too (--sweep {diverged}), or " if diverged > asked.sweep else ""
+    anew = f"{measure}choose other --sizes, with another --out: this ladder keeps its rates"
+    return f"{again}, but not with what diverged: for that, {anew}" if others else anew
+
+
 def swept(trunk: Trunk, tried: Sequence[Tried]) -> dict[str, Any]:
     """Return what ladder.json says of the sweep of one size."""
     rows = sorted((one.batch_size, one.learning_rate, one.loss) for one in tried)

@@ -30,7 +30,7 @@ from lmwright.scaling.regions import REPEATED, Regions
 HoldOut = Literal["largest", "none"]
 TIMES = (1.0, 3.0, 10.0, TRUSTED)  # the largest compute: budgets of the frontier that are printed
 RUNG = 2 * AROUND  # of ln C below the most: what is one rung with it, as wide as a budget
-SPREAD = 0.02  # of ln N or ln D: below it a column does not vary
+SPREAD = 0.02  # of ln N, ln D or ln C: below it a column does not vary
 APART = 0.05  # least standard deviation of ln D about a line in ln N: below it they vary as one
 SPARE = 3  # points beyond the coordinates, from which a law is chosen unasked
 
@@ -149,7 +149,8 @@ def fit_law(
 def choose_law(points: Points) -> tuple[str, str]:
     """Return the law that the points can tell, and why: by which columns vary, apart or as one, and repeats.
 
-    Of the two laws of N and D the one is taken that lies closer to all but the largest rung.
+    Points of one budget (D falls as N rises) lie on a line, too, but compute is what does not vary along it, so
+    they go on to the laws of N and D. Of these two the one is taken that lies closer to all but the largest rung.
     """
     log_n, log_d = points.log("parameters"), points.log("tokens")
     vary_n, vary_d = np.std(log_n) > SPREAD, np.std(log_d) > SPREAD
@@ -163,7 +164,8 @@ def choose_law(points: Points) -> tuple[str, str]:
     if not vary_d:
         return floored("power_parameters"), "the points have one number of tokens"
     slope, middle = np.polyfit(log_n, log_d, 1)
-    if np.std(log_d - slope * log_n - middle) < APART:
+    as_one = slope > 0 and np.std(log_d - slope * log_n - middle) < APART
+    if as_one and np.std(points.log("flops")) > SPREAD:
         return floored("power_compute"), "parameters and tokens vary as one, so compute is all that varies"
     if repeated >= SPARE and len(points) >= 7 + SPARE:
         return "data_constrained", f"parameters and tokens vary, and {repeated} points repeat their data"

@@ -6,7 +6,8 @@ With little data a model does no better than guessing by frequencies (L_0), then
 at last it stays where the model's size or the text's own entropy holds it (L_floor). Each way to part the points,
 sorted by tokens, into the three is tried: given the parts, the best plateaus are means of ln L and the best power
 law is a line, and both are in closed form. Which regions there are at all is decided by the Bayesian information
-criterion (Schwarz 1978), for a curve with one more plateau never fits worse.
+criterion (Schwarz 1978), for a curve with one more plateau never fits worse. The ways are as many as the square
+of the points, so of a long curve points at evenly chosen numbers of tokens are taken.
 
     size, regions = of_points(points)       # of the model that was run for the most numbers of tokens
 """
@@ -16,6 +17,7 @@ criterion (Schwarz 1978), for a curve with one more plateau never fits worse.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +29,7 @@ from lmwright.scaling.points import Floats, Points
 
 Region = Literal["small data", "power law", "irreducible"]
 FEWEST, FEWEST_ON_LINE, FEWEST_ON_PLATEAU = 4, 3, 2
+MOST = 200  # rows of a curve that is parted: 20,000 ways, a second
 LEAST_SPREAD = 1e-6  # of ln L about the curve: below it a loss is not known
 LEVEL = 0.95  # of the interval of the exponent
 REPEATED = 1.05  # tokens by unique ones: beyond, the curve is of repeats as well
@@ -75,24 +78,48 @@ def of_points(points: Points) -> tuple[float, Regions]:
     fresh_R = new.tokens <= REPEATED * new.unique_tokens
     new = new.take(fresh_R) if fresh_R.any() else new
     log_n = new.log("parameters")
-    lengths_R = [len(np.unique(new.tokens[abs(log_n - one) <= ONE_SIZE])) for one in log_n]
+    lengths_R = _lengths(log_n, new.tokens)
     chosen = max(range(len(new)), key=lambda row: (lengths_R[row], log_n[row]))
     curve = new.take(abs(log_n - log_n[chosen]) <= ONE_SIZE)
     return math.exp(log_n[chosen]), find(curve.tokens, curve.loss)
 
 
+def _lengths(log_n: Floats, tokens: Floats) -> np.ndarray:
+    """Return for each row how many numbers of tokens the models of its size were run for, [R].
+
+    A window moves over the sizes in order, so the time grows with the rows and not with their square.
+    """
+    order = np.argsort(log_n, kind="stable")
+    sizes, lengths = log_n[order].tolist(), tokens[order].tolist()
+    inside: Counter[float] = Counter()
+    found_R, begin, end = np.zeros(len(log_n), dtype=np.int64), 0, 0
+    for place, size in enumerate(sizes):
+        while end < len(sizes) and sizes[end] - size <= ONE_SIZE:
+            inside[lengths[end]] += 1
+            end += 1
+        while size - sizes[begin] > ONE_SIZE:
+            inside[lengths[begin]] -= 1
+            if not inside[lengths[begin]]:
+                del inside[lengths[begin]]
+            begin += 1
+        found_R[order[place]] = len(inside)
+    return found_R
+
+
 def find(tokens: Floats, loss: Floats) -> Regions:
     """Find the regions of a curve of one model over tokens, in any order.
 
-    Raises ConfigError for fewer than four numbers of tokens, or a loss that does not fall.
+    Of more than MOST rows a part is looked at, by `_thinned`. Raises ConfigError for fewer than four numbers of
+    tokens, or a loss that does not fall.
     """
     order = np.argsort(tokens, kind="stable")
     log_d, log_l = np.log(np.asarray(tokens)[order]), np.log(np.asarray(loss)[order])
-    rows = len(log_d)
     if len(np.unique(log_d)) < FEWEST:
         raise ConfigError(
             f"regions: {len(np.unique(log_d))} different numbers of tokens; three regions take at least {FEWEST}"
         )
+    kept = _thinned(log_d)
+    log_d, log_l, rows = log_d[kept], log_l[kept], len(kept)
     found = []
     for first in (0, *range(FEWEST_ON_PLATEAU, rows)):
         for last in (rows, *range(first + FEWEST_ON_LINE, rows - FEWEST_ON_PLATEAU + 1)):
@@ -101,6 +128,25 @@ def find(tokens: Floats, loss: Floats) -> Regions:
     if not found:
         raise ConfigError("regions: the loss does not fall with more tokens; look at the runs, or add larger ones")
     return min(found, key=lambda one: one[0])[1]
+
+
+def _thinned(log_d: Floats) -> np.ndarray:
+    """Return the rows of a sorted column that are parted: all, or MOST at places evenly chosen by rank.
+
+    Each place gives equally many at most, so that one which was run very often does not crowd out the others.
+    """
+    if len(log_d) <= MOST:
+        return np.arange(len(log_d))
+    _, first, counts = np.unique(log_d, return_index=True, return_counts=True)
+    places = _evenly(len(first), MOST)
+    each = MOST // len(places)
+    return np.concatenate([first[place] + _evenly(int(counts[place]), each) for place in places])
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Return at most so many of 0 .. count - 1, both ends among them, none twice."""
+    kept = min(count, most)
+    return np.arange(kept) * (count - 1) // max(1, kept - 1)
 
 
 def _parted(log_d: Floats, log_l: Floats, first: int, last: int) -> tuple[float, Regions] | None:

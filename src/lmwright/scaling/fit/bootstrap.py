@@ -21,6 +21,7 @@ from lmwright.scaling.fit.robust import Objective, huber
 from lmwright.scaling.fit.students import student_quantile
 from lmwright.scaling.points import Floats
 
+FEWEST = 20  # draws of an interval at 95%: of fewer, its ends are the extremes of too few numbers
 CANDIDATES = 3  # starts of each draw beside the optimum
 APPROACH, POLISH = 8, 40
 BATCH, WEIGHTS = 64, 2**22  # draws a task, and how many weights they have at most; the threads do not matter

@@ -19,6 +19,7 @@ from lmwright.scaling.points import Floats, Points
 TRUSTED = 30.0  # times the largest that was fitted; beyond, power laws have been wrong
 NEAR_FLOOR = 0.01  # of the least observed loss: E that near to it, or to zero
 AT_BOUND = 1e-9
+SAME = 1e-6  # of a column: what rounding leaves of equal numbers, as of 6ND at one budget
 FEW_AGREE = 0.25  # of the followed starts
 SPREAD_APART = 2.0  # bootstrap interval by profile interval
 TOGETHER = 1.5  # design effect
@@ -47,7 +48,7 @@ def constant(points: Points, inputs: tuple[str, ...]) -> tuple[str, ...]:
         f"{name} is {column[0]:g} in all points: they do not show what the loss owes to it"
         for name in inputs
         for column in (getattr(points, name),)
-        if np.ptp(column) == 0
+        if np.ptp(column) <= SAME * column.max()
     )
 
 
@@ -110,10 +111,15 @@ def together(effect: float) -> tuple[str, ...]:
     )
 
 
+def ranged(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of what a fit has a largest of: each input, and 6ND where a law reads both N and D."""
+    return (*inputs, "6ND") if {"parameters", "tokens"} <= set(inputs) else inputs
+
+
 def largest(points: Points, inputs: tuple[str, ...]) -> dict[str, float]:
-    """Return the largest of each input, and the most compute where a law reads both N and D, as 6ND."""
+    """Return the largest of each input, and the most compute where a law reads both N and D, by `ranged`."""
     found = {name: float(getattr(points, name).max()) for name in inputs}
-    if {"parameters", "tokens"} <= set(inputs):
+    if "6ND" in ranged(inputs):
         found["6ND"] = 6 * float((points.parameters * points.tokens).max())
     return found
 

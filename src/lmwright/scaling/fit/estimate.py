@@ -7,7 +7,7 @@ import numpy as np
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
 from lmwright.scaling.fit import checks
-from lmwright.scaling.fit.bootstrap import bootstrap
+from lmwright.scaling.fit.bootstrap import FEWEST, bootstrap
 from lmwright.scaling.fit.fitted import Fitted
 from lmwright.scaling.fit.minimise import Minimum, lowered, minimise
 from lmwright.scaling.fit.profile import Profile, profile, rise_scale
@@ -30,11 +30,16 @@ def fit(
 
     law: a file's name in scaling/laws. delta: where Huber's loss turns linear, in ln L. level: of the intervals.
     draws: of the bootstrap by run; 0 leaves it out, and with it predictions. Points whose schedule was cut are
-    left out, with a warning. Raises ConfigError for an unknown law, no more points than coordinates, or a single
-    run where draws are asked for.
+    left out, with a warning. Raises ConfigError for an unknown law, no more points than coordinates, 1 to 19
+    draws, or a single run where draws are asked for.
     """
     if not 0 < level < 1 or draws < 0:
         raise ConfigError(f"fit: level {level}, draws {draws}; a level is between 0 and 1, draws are 0 or more")
+    if 0 < draws < FEWEST:
+        raise ConfigError(
+            f"fit: draws {draws}; an interval from so few bootstrap draws is too narrow, from one draw it has no "
+            f"width; give {FEWEST} or more (1000 is usual), or 0 for none"
+        )
     module = laws.load(law)
     used, left_out = checks.usable(points)
     objective = Objective.of(module, used, delta)

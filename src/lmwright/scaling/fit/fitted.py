@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -21,7 +22,7 @@ from lmwright.config import convert
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
 from lmwright.scaling.fit import checks
-from lmwright.scaling.fit.bootstrap import percentiles
+from lmwright.scaling.fit.bootstrap import FEWEST, percentiles
 from lmwright.scaling.fit.minimise import AGREEMENT
 from lmwright.scaling.fit.profile import Interval
 from lmwright.scaling.flops import Convention
@@ -187,7 +188,29 @@ class Fitted:
         widths = {len(fitted.coordinates), len(fitted.theta), len(fitted.profile), *map(len, fitted.draws)}
         if fitted.coordinates != law.PARAMETERS or widths != {len(law.PARAMETERS)}:
             raise ConfigError(f"{where}: the coordinates of law {fitted.law} are {', '.join(law.PARAMETERS)}")
+        fitted._refuse_impossible(where)
         return fitted
+
+    def _refuse_impossible(self, where: str) -> None:
+        """Raise ConfigError for a number that no fit has, and that intervals or predictions would fall over."""
+        names, drawn = checks.ranged(laws.load(self.law).INPUTS), len(self.draws)
+        if set(self.largest) != set(names):
+            raise ConfigError(
+                f"{where}: largest has the keys {', '.join(self.largest) or '(none)'}; law {self.law} has "
+                f"{', '.join(names)}; fit it anew"
+            )
+        for name, value, sound, allowed in (
+            ("scale", self.scale, 0 < self.scale < math.inf, "must be positive and finite"),
+            ("level", self.level, 0 < self.level < 1, "must lie between 0 and 1"),
+            ("freedom", self.freedom, self.freedom >= 1, "must be 1 or more"),
+            ("number of draws", drawn, not 0 < drawn < FEWEST, f"must be 0, or {FEWEST} or more"),
+            *(
+                (f"largest.{name}", most, 0 < most < math.inf, "must be positive and finite")
+                for name, most in self.largest.items()
+            ),
+        ):
+            if not sound:
+                raise ConfigError(f"{where}: {name} is {value}; {allowed}; fit the law anew")
 
     def _with_noise(self, log_B: Floats) -> Floats:
         """Return each draw with each of a few normal quantiles of the noise added, [B * quantiles, 1]."""

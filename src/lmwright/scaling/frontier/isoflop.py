@@ -63,16 +63,26 @@ def budgets(log_flops: Floats) -> np.ndarray:
     """Return the budget of each row, 0 .. K - 1 from the smallest, [R]; -1 for a row of none.
 
     The densest place of the axis first, with what lies around it; then the densest of the rest, down to three.
+    Of equally dense ones the first row counts. Neighbours are counted by sorting: pairs of rows would be too many.
     """
+    order = np.argsort(log_flops, kind="stable")
+    sorted_R = log_flops[order]
+    begin_R, end_R = (
+        np.searchsorted(sorted_R, sorted_R - AROUND),
+        np.searchsorted(sorted_R, sorted_R + AROUND, "right"),
+    )
+    free_R = np.ones(len(order), dtype=np.int64)
     found: list[np.ndarray] = []
-    free = np.arange(len(log_flops))
-    while len(free):
-        near = np.abs(log_flops[free][:, None] - log_flops[free][None]) <= AROUND
-        rows = free[near[int(near.sum(axis=1).argmax())]]
-        if len(rows) < FEWEST:
+    while free_R.any():
+        before_R = np.concatenate([[0], np.cumsum(free_R)])
+        near_R = (before_R[end_R] - before_R[begin_R]) * free_R
+        densest = np.flatnonzero(near_R == near_R.max())
+        centre = densest[order[densest].argmin()]
+        if near_R[centre] < FEWEST:
             break
-        found.append(rows)
-        free = np.setdiff1d(free, rows)
+        around = slice(begin_R[centre], end_R[centre])
+        found.append(np.sort(order[around][free_R[around] > 0]))
+        free_R[around] = 0
     budget_R = np.full(len(log_flops), -1)
     for budget, rows in enumerate(sorted(found, key=lambda rows: float(log_flops[rows].mean()))):
         budget_R[rows] = budget

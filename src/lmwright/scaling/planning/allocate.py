@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lmwright.errors import ConfigError
 from lmwright.model.config import ModelConfig
 from lmwright.scaling import laws
+from lmwright.scaling.fit.fitted import Fitted
+from lmwright.scaling.fit.profile import Interval
 from lmwright.scaling.flops import Convention, attended, flops_per_token, matrix_parameters
+from lmwright.scaling.frontier import Optimum
 from lmwright.scaling.frontier.parametric import best, six_n
 from lmwright.scaling.laws import data_constrained
 from lmwright.scaling.planning.shape import ASPECT, counted, shape
@@ -28,6 +31,10 @@ from lmwright.scaling.points import Floats
 REPEATS = {"R_D_star": 15.39, "R_N_star": 5.31}
 LARGE = 1e10  # parameters of a model whose layers stand for those of a family
 MANY_EPOCHS = 4.0  # up to which repeats were nearly as good as new
+REPEATING = ("chinchilla", "data_constrained")  # laws that can be told how much of the text is new
+PUBLISHED_WORTH: tuple[str, ...] = ("the worth of repeats is that of C4, as published; it was not measured here",)
+NOTHING: tuple[str, ...] = ()
+ROUNDING = 1e-6  # of the unique tokens: beyond them by less, nothing repeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +81,25 @@ def allocate(
 ) -> Allocation:
     """Return the best allocation. per_token: training FLOPs of a token for N parameters, as the law counts them.
 
-    unique_tokens: U of the corpus; None where there are always new ones. With U, the parametric law is completed
-    with the published worth of repeats. Raises ConfigError as `frontier.parametric.best`.
+    unique_tokens: U of the corpus; None where there are always new ones. Where U are not enough, the parametric
+    law is completed with the published worth of repeats. Raises ConfigError as `frontier.parametric.best`.
     """
-    law, theta_P, warnings = _with_repeats(law, theta_P, unique_tokens)
-    found = best(
-        laws.load(law),
-        theta_P,
-        flops,
-        per_token=per_token,
-        unique_tokens=unique_tokens,
-        inference_tokens=inference_tokens,
-    )
+
+    def least() -> Optimum:
+        return best(
+            laws.load(law),
+            theta_P,
+            flops,
+            per_token=per_token,
+            unique_tokens=unique_tokens,
+            inference_tokens=inference_tokens,
+        )
+
+    _check(law, unique_tokens)
+    found, warnings = least(), NOTHING
+    if repeats(law, found.tokens, unique_tokens):
+        law, theta_P, warnings = "data_constrained", completed(theta_P), PUBLISHED_WORTH
+        found = least()
     read = inference_tokens / 3 * float(per_token(np.array([found.parameters]))[0])
     return _allocation(law, theta_P, flops, found.parameters, found.tokens, unique_tokens, read, warnings)
 
@@ -105,7 +119,8 @@ def spend(
 
     convention: how the law counts N. Raises ConfigError where the budget does not pay for one sequence.
     """
-    law, theta_P, warnings = _with_repeats(law, theta_P, unique_tokens)
+    _check(law, unique_tokens)
+    warnings = NOTHING
     cost = flops_per_token(config, length)
     tokens = flops / cost - inference_tokens / 3
     if not tokens >= length:
@@ -115,6 +130,8 @@ def spend(
             f"{inference_tokens:.3g} tokens takes {inference_tokens / 3 * cost:.3g}; raise the budget, or lower "
             "the tokens to be read"
         )
+    if repeats(law, tokens, unique_tokens):
+        law, theta_P, warnings = "data_constrained", completed(theta_P), PUBLISHED_WORTH
     parameters = float(counted(config, convention))
     return _allocation(
         law, theta_P, flops, parameters, tokens, unique_tokens, inference_tokens / 3 * cost, warnings
@@ -150,20 +167,41 @@ def smooth_per_token(
     return per_token
 
 
-def _with_repeats(law: str, theta_P: Floats, unique_tokens: float | None) -> tuple[str, Floats, tuple[str, ...]]:
-    """Complete the parametric law where data may repeat."""
-    if unique_tokens is None or "unique_tokens" in laws.load(law).INPUTS:
-        return law, theta_P, ()
-    if law != "chinchilla":
-        raise ConfigError(
-            f"allocate: law {law} knows nothing of repeated tokens; allowed: chinchilla, data_constrained"
-        )
-    theta_P = data_constrained.from_natural({**laws.load(law).natural(theta_P), **REPEATS})
-    return (
-        "data_constrained",
-        theta_P,
-        ("the worth of repeats is that of C4, as published; it was not measured here",),
+def repeats(law: str, tokens: float, unique_tokens: float | None) -> bool:
+    """Return whether text is seen again, and the law has to be told what that is worth.
+
+    Where nothing repeats the law stands as it was fitted, for that of repeats takes worth from large models, too.
+    """
+    knows = "unique_tokens" in laws.load(law).INPUTS
+    return unique_tokens is not None and not knows and tokens > unique_tokens * (1 + ROUNDING)
+
+
+def completed(theta_P: Floats) -> Floats:
+    """Return coordinates of the parametric law, [..., 5], as those of data_constrained, [..., 7]."""
+    stars = np.log([REPEATS["R_D_star"], REPEATS["R_N_star"]])
+    return np.concatenate([theta_P, np.broadcast_to(stars, (*theta_P.shape[:-1], len(stars)))], axis=-1)
+
+
+def with_repeats(fitted: Fitted) -> Fitted:
+    """Return a fit of the parametric law, completed: its loss of repeated text, at the published worth of repeats.
+
+    What repeats are worth is taken to be known, so an interval is that of the rest.
+    """
+    stars = tuple(completed(np.array(fitted.theta))[5:].tolist())
+    return replace(
+        fitted,
+        law="data_constrained",
+        coordinates=data_constrained.PARAMETERS,
+        theta=(*fitted.theta, *stars),
+        profile=(*fitted.profile, *(Interval(star, star) for star in stars)),
+        draws=tuple((*draw, *stars) for draw in fitted.draws),
+        largest={**fitted.largest, "unique_tokens": fitted.largest["tokens"]},
     )
+
+
+def _check(law: str, unique_tokens: float | None) -> None:
+    if unique_tokens is not None and law not in REPEATING:
+        raise ConfigError(f"allocate: law {law} knows nothing of repeated tokens; allowed: {', '.join(REPEATING)}")
 
 
 def _allocation(
@@ -177,7 +215,9 @@ def _allocation(
     warnings: tuple[str, ...],
 ) -> Allocation:
     module = laws.load(law)
-    unique = tokens if unique_tokens is None else min(unique_tokens, tokens)
+    unique = tokens  # of a law that was not told, nothing repeats
+    if unique_tokens is not None and "unique_tokens" in module.INPUTS:
+        unique = min(unique_tokens, tokens)
     columns = {"parameters": parameters, "tokens": tokens, "unique_tokens": unique}
     logs = {name: np.log([columns[name]]) for name in module.INPUTS}
     worth, epochs = tokens, tokens / unique
@@ -187,8 +227,6 @@ def _allocation(
         if epochs > MANY_EPOCHS:
             text = f"{epochs:.3g} epochs: beyond about {MANY_EPOCHS:.0f} a repeat is worth less than a new token"
             warnings = (*warnings, f"{text}, and here the law is least sure; more text would lower the loss")
-    else:
-        warnings = ()
     return Allocation(
         law=law,
         flops=flops,

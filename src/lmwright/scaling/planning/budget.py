@@ -41,9 +41,12 @@ LEAST_FLOPS = 1e6  # a smaller bare number is a slip: a time without its unit
 LONGEST = 100  # characters
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?"
-_TIME = re.compile(rf"(?:{_NUMBER}[smhdw])+")
-_PART = re.compile(rf"({_NUMBER})([smhdw])")
-_FLOPS = re.compile(rf"({_NUMBER})(?:flops?)?")
+# A space may stand between a number and its unit, and between such pairs: elsewhere, as in "8h100 30m" (the x
+# forgotten), leaving it out would make one number of two.
+_PAIR = rf"{_NUMBER} ?[smhdw]"
+_TIME = re.compile(rf"{_PAIR}(?: ?{_PAIR})*")
+_PART = re.compile(rf"({_NUMBER}) ?([smhdw])")
+_FLOPS = re.compile(rf"({_NUMBER})(?: ?flops?)?")
 _DEVICES = re.compile(r"(?:([0-9]+) ?[x*] ?)?([a-z][a-z0-9-]*) (.+)")
 FORMS = "a time on this machine (10m, 1h30m, 3d), FLOPs (1e18), or devices and a time (8xH100 3d)"
 
@@ -96,19 +99,19 @@ def parse(text: str, *, mfu: float = MFU) -> Budget:
         raise ConfigError(f"budget: mfu {mfu}; must be above 0 and at most 1")
     plain = " ".join(text.lower().replace("\N{MULTIPLICATION SIGN}", "x").split())
     if len(text) <= LONGEST:
-        if _TIME.fullmatch(plain.replace(" ", "")):
+        if _TIME.fullmatch(plain):
             return Budget(text=text, seconds=_seconds(plain, text))
-        if found := _FLOPS.fullmatch(plain.replace(" ", "")):
+        if found := _FLOPS.fullmatch(plain):
             return Budget(text=text, flops=_flops(found[1], text))
         found = _DEVICES.fullmatch(plain)
-        if found and _TIME.fullmatch(found[3].replace(" ", "")):
+        if found and _TIME.fullmatch(found[3]):
             device, devices = _device(found[2], text), _devices(found[1], text)
             return Budget(text=text, seconds=_seconds(found[3], text), device=device, devices=devices, mfu=mfu)
     raise ConfigError(f"budget {_short(text)}: must be {FORMS}")
 
 
 def _seconds(time: str, text: str) -> float:
-    parts = _PART.findall(time.replace(" ", ""))
+    parts = _PART.findall(time)
     units = [SECONDS[unit] for _, unit in parts]
     if units != sorted(set(units), reverse=True):
         raise ConfigError(f"budget {_short(text)}: name each unit of time once, the longest first, as 1h30m")

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 
 from lmwright.errors import ConfigError
 from lmwright.scaling import laws
+from lmwright.scaling.fit.bootstrap import FEWEST
 from lmwright.scaling.points import Floats, logs_of
 
 MIDDLE = (0.025, 0.975)  # of the draws at the target: a few that ran away would be all of a variance
-FEWEST = 20  # draws of which a covariance is taken
 Columns = Mapping[str, ArrayLike]
 
 

@@ -26,7 +26,10 @@ LEAST_DECAY, MOST_DECAY = 0.01, 0.2  # half a decade and more around the usual 0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a run is trained with. batch_size: sequences in an update. reasons: by the name of the setting."""
+    """What a run is trained with. batch_size: sequences in an update. reasons: by the name of the setting.
+
+    wanted_rate: what the rule gives at this batch, which learning_rate is where it is at most `ceiling`.
+    """
 
     batch_size: int
     steps: int
@@ -34,6 +37,8 @@ class Settings:
     warmup_steps: int
     weight_decay: float
     reasons: dict[str, str]
+    wanted_rate: float
+    ceiling: float
 
 
 def choose(config: ModelConfig, tokens: float, length: int, *, rules: Swept | None = None) -> Settings:
@@ -50,7 +55,10 @@ def choose(config: ModelConfig, tokens: float, length: int, *, rules: Swept | No
     batch_size = _batch(rules.batch_tokens, scale, length, reasons)
     steps = int(tokens // (batch_size * length))
     reasons["steps"] = f"{tokens:.4g} tokens by {batch_size * length:,} in an update, rounded down"
-    learning_rate = _rate(rules, scale, batch_size * length, reasons)
+    wanted_rate = _rate(rules, scale, batch_size * length, reasons)
+    ceiling = math.inf if rules.learning_rate.coefficients else CEILING
+    learning_rate = min(wanted_rate, ceiling)
+    reasons["learning_rate"] += _lowered(wanted_rate, ceiling)
     return Settings(
         batch_size=batch_size,
         steps=steps,
@@ -58,6 +66,8 @@ def choose(config: ModelConfig, tokens: float, length: int, *, rules: Swept | No
         warmup_steps=_warmup(scale, batch_size * length, steps, reasons),
         weight_decay=decay(scale, batch_size * length, learning_rate, reasons),
         reasons=reasons,
+        wanted_rate=wanted_rate,
+        ceiling=ceiling,
     )
 
 
@@ -66,13 +76,17 @@ def moved(
 ) -> Settings:
     """Return the settings at another batch, or for so many steps.
 
-    The rate goes by the square root of the batch; the warm-up has as many tokens as were chosen, or its share of
-    the run; the decay is what it would be of these. reasons: for batch and steps.
+    The rate that the rule wants goes by the square root of the batch, and is lowered to the ceiling at the new
+    one; the warm-up has as many tokens as were chosen, or its share of the run; the decay is what it would be of
+    these. reasons: for batch and steps.
     """
     said = {**chosen.reasons, **reasons}
-    rate = at_batch(chosen.learning_rate, chosen.batch_size, batch_size)
+    wanted_rate = at_batch(chosen.wanted_rate, chosen.batch_size, batch_size)
+    rate = min(wanted_rate, chosen.ceiling)
     if batch_size != chosen.batch_size:
-        said["learning_rate"] += f"; from a batch of {chosen.batch_size} to {batch_size} likewise"
+        reason = said["learning_rate"].removesuffix(_lowered(chosen.wanted_rate, chosen.ceiling))
+        reason += f"; from a batch of {chosen.batch_size} to {batch_size} likewise"
+        said["learning_rate"] = reason + _lowered(wanted_rate, chosen.ceiling)
     warmup = round(chosen.warmup_steps * chosen.batch_size / batch_size)
     return Settings(
         batch_size=batch_size,
@@ -81,6 +95,8 @@ def moved(
         warmup_steps=min(warmup, math.floor(WARMUP_SHARE * steps)),
         weight_decay=decay(Scale.of(config, steps * batch_size * length, length), batch_size * length, rate, said),
         reasons=said,
+        wanted_rate=wanted_rate,
+        ceiling=chosen.ceiling,
     )
 
 
@@ -105,15 +121,17 @@ def _batch(rule: Rule, scale: Scale, length: int, reasons: dict[str, str]) -> in
 
 
 def _rate(rules: Swept, scale: Scale, batch_tokens: int, reasons: dict[str, str]) -> float:
-    """Return the peak rate: the rule's, by the square root of the batch over that which the rule has in mind."""
+    """Return the rule's peak rate, by the square root of the batch over that which the rule has in mind."""
     rule = rules.learning_rate
-    rate = at_batch(rule.value(scale), rules.batch_tokens.value(scale), batch_tokens)
-    reason = f"{rule.reason(scale)}; by the square root of the batch over the batch rule's"
-    if not rule.coefficients and rate > CEILING:
-        reason += f"; {rate:.2g} lowered to {CEILING:g}, above which no model was best"
-        rate = CEILING
-    reasons["learning_rate"] = reason
-    return rate
+    reasons["learning_rate"] = f"{rule.reason(scale)}; by the square root of the batch over the batch rule's"
+    return at_batch(rule.value(scale), rules.batch_tokens.value(scale), batch_tokens)
+
+
+def _lowered(wanted_rate: float, ceiling: float) -> str:
+    """Return the end of the rate's reason where the ceiling lowers it, else nothing."""
+    if wanted_rate <= ceiling:
+        return ""
+    return f"; {wanted_rate:.2g} lowered to {ceiling:g}, above which no model was best"
 
 
 def _warmup(scale: Scale, batch_tokens: int, steps: int, reasons: dict[str, str]) -> int:
