@@ -428,6 +428,9 @@ def test_a_ladder_does_not_go_on_with_other_text(corpus: Corpus, tmp_path: Path,
         with pytest.raises(DataError, match=f"was begun on a corpus with {name} 000000000000, and .*built anew"):
             climb(monkeypatch, asked, out, lambda path: 3.0)
         assert json.loads((out / "ladder.json").read_text()) == other  # and what it knew is kept
+    (out / "ladder.json").write_text(json.dumps({**record, "text": []}))
+    with pytest.raises(DataError, match="is damaged: text is no table"):
+        climb(monkeypatch, asked, out, lambda path: 3.0)
     (out / "ladder.json").write_text(json.dumps({"runs": []}))
     with pytest.raises(DataError, match="is damaged: asked is missing"):
         recipe.asked_before(out)

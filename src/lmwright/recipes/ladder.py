@@ -109,12 +109,15 @@ def _refuse_other(asked: Ladder, out: Path) -> None:
 
 def _refuse_changed(corpus: Corpus, out: Path, record: Mapping[str, Any]) -> None:
     """Refuse to go on with other text, or another tokenizer, than the ladder was begun on."""
+    known = record.get("text", {})
+    if not isinstance(known, Mapping):
+        raise DataError(f"{out / RECORD}: is damaged: text is no table; put a sound copy in its place")
     for name, now in _text(corpus).items():
-        before = record.get("text", {}).get(name, now)
+        before = known.get(name, now)
         if before != now:
             raise DataError(
-                f"{out}: was begun on a corpus with {name} {before[:12]}, and {corpus.directory} has {now[:12]}: "
-                "it was built anew; bring the old one back, or choose another --out"
+                f"{out}: was begun on a corpus with {name} {str(before)[:12]}, and {corpus.directory} has "
+                f"{now[:12]}: it was built anew; bring the old one back, or choose another --out"
             )
 
 

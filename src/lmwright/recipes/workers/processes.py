@@ -90,6 +90,8 @@ def _serve(pipe: Connection) -> None:
             pipe.send(attempt(*pipe.recv()))
     except (EOFError, ConnectionError):
         return
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to save
 
 
 def _watch_parent() -> None:
